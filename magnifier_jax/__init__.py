@@ -1,0 +1,1 @@
+"""MagnifierNet person re-identification in JAX."""

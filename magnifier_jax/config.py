@@ -1,0 +1,279 @@
+"""The frozen, validated view of a config file.
+
+A config file builds an `ml_collections.ConfigDict` and imports nothing. Everything below `main`
+sees `Config` instead: every field is known, typed and in range, or `ConfigError` names it.
+"""
+
+import dataclasses
+import difflib
+import math
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+NUM_PARTS = 8
+UPPER_PARTS = 4  # head, torso, upper arm, lower arm
+LOWER_PARTS = 3  # upper leg, lower leg, foot
+
+
+class ConfigError(ValueError):
+  """A config field is unknown, missing, of the wrong type, or out of range."""
+
+
+class Range(NamedTuple):
+  """Closed bounds on a number, or on each number of a tuple."""
+
+  low: float = -math.inf
+  high: float = math.inf
+
+  def __str__(self) -> str:
+    if self.high == math.inf:
+      return f"at least {self.low}"
+    return f"from {self.low} to {self.high}"
+
+
+Probability = Annotated[float, Range(0.0, 1.0)]
+NonNegative = Annotated[float, Range(0.0)]
+Positive = Annotated[int, Range(1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The network. Widths default to those of the authors' ResNet-50."""
+
+  backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+  last_stride: Literal[1, 2]
+  stem_relu: bool  # torchvision has a ReLU after the stem's BN; the authors' code has none
+  global_branch: bool
+  adversarial_branch: bool
+  fusion_branch: bool
+  part_segmentation: bool
+  adversarial_dim: Positive
+  fusion_dim: Positive
+  fusion_cell: Literal["lstm", "gru"]
+
+  def __post_init__(self):
+    if not (self.global_branch or self.adversarial_branch or self.fusion_branch):
+      raise ConfigError("global_branch: at least one branch must be on; all three are off")
+    if self.fusion_branch and not self.part_segmentation:
+      raise ConfigError(
+        "part_segmentation: must be True with fusion_branch, which needs predicted parts in "
+        "evaluation"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class OcclusionConfig:
+  """Which parts the semantic-occluded samples lose."""
+
+  upper_parts: Annotated[int, Range(0, UPPER_PARTS)]  # of head, torso, upper arm, lower arm
+  lower_parts: Annotated[int, Range(0, LOWER_PARTS)]  # of upper leg, lower leg, foot
+  keep_background: bool
+  per_image: bool  # False: one draw for the whole batch
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+  """Training-time changes of an image and its part labels."""
+
+  flip_probability: Probability
+  pad_pixels: Annotated[int, Range(0)]  # zero padding on each side before the random crop
+  erasing_probability: Probability
+  erasing_area: Annotated[tuple[float, float], Range(0.0, 1.0)]  # share of the image, low and high
+  erasing_min_aspect: Annotated[float, Range(0.01, 1.0)]  # height / width is in [r, 1 / r]
+  erasing_part_labels: bool  # True: the erased rectangle becomes background in the labels too
+
+  def __post_init__(self):
+    low, high = self.erasing_area
+    if low > high:
+      raise ConfigError(f"erasing_area: the low end {low} is above the high end {high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """The data set and the training batch."""
+
+  dataset: str  # TFDS name with its config, e.g. 'cuhk03_np/labeled'
+  manual_dir: str  # where the user's image folders lie
+  data_dir: str  # where TFDS keeps the prepared copy; '' is TFDS's own default
+  image_size_hw: Annotated[tuple[int, int], Range(32)]  # pixels
+  identities_per_batch: Annotated[int, Range(1)]  # P
+  images_per_identity: Annotated[int, Range(1)]  # K
+  part_label_resize: Literal["nearest", "bilinear"]
+  pixel_mean: Annotated[tuple[float, float, float], Range(0.0, 255.0)]  # RGB, of 0…255
+  pixel_std: Annotated[tuple[float, float, float], Range(1e-3, 255.0)]
+  num_workers: Annotated[int, Range(0)]  # images decoded at once; 0 lets tf.data choose
+  augmentation: AugmentationConfig
+  occlusion: OcclusionConfig
+
+  def __post_init__(self):
+    if any(size % 32 for size in self.image_size_hw):
+      raise ConfigError(
+        f"image_size_hw: height and width must be multiples of 32, got {self.image_size_hw}"
+      )
+
+  @property
+  def batch_size(self) -> int:
+    """Images in one global training batch, P × K."""
+    return self.identities_per_batch * self.images_per_identity
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """Weights and parameters of the losses; a weight of 0 switches the term off."""
+
+  label_smoothing: Annotated[float, Range(0.0, 0.999)]
+  triplet_margin: NonNegative
+  global_weight: NonNegative  # on the global branch's ID + triplet
+  segmentation_weight: NonNegative
+  adversarial_weight: NonNegative  # times β, on the adversarial branch's ID
+  adversarial_triplet: bool  # True: + triplet in the adversarial branch, as in the figure
+  fusion_weight: NonNegative  # on the fusion branch's ID + triplet
+  part_id_weight: NonNegative  # times βᵢ, on each part's ID
+  diversity_weight: NonNegative
+  diversity_start_epoch: Annotated[int, Range(1)]  # epochs count from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Adam with L2 added to the gradient, and its schedule by epoch."""
+
+  learning_rate: Annotated[float, Range(0.0)]
+  weight_decay: NonNegative
+  warmup_epochs: Annotated[int, Range(0)]
+  warmup_factor: Probability
+  decay_epochs: Annotated[tuple[int, ...], Range(1)]
+  decay_factor: Annotated[float, Range(0.0, 1.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+  """The loop."""
+
+  num_epochs: Positive
+  steps_per_epoch: Annotated[int, Range(0)]  # 0: training images // batch size
+  log_every_steps: Positive
+  keep_checkpoints: Positive  # newest kept, beside the best by mAP
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """When and how to evaluate."""
+
+  every_epochs: Positive  # a checkpoint is written at the same time
+  initial: bool  # True: evaluate the untrained network first
+  batch_size: Positive
+  flip: bool  # True: embed the mirrored image too, and add the two
+  rerank: bool
+  rerank_k1: Positive
+  rerank_k2: Positive
+  rerank_lambda: Probability
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedResult:
+  """A published accuracy to compare with, in percent."""
+
+  rank1: Annotated[float, Range(0.0, 100.0)]
+  mAP: Annotated[float, Range(0.0, 100.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One run. `configs/` says what each file reproduces."""
+
+  name: str
+  seed: Annotated[int, Range(0, 2**31 - 1)]
+  dtype: Literal["float32", "bfloat16", "float64"]  # of the network's arithmetic
+  model: ModelConfig
+  data: DataConfig
+  loss: LossConfig
+  optimizer: OptimizerConfig
+  training: TrainingConfig
+  evaluation: EvaluationConfig
+  published: Mapping[str, PublishedResult]  # row of the published table → its numbers
+  published_source: str
+
+  @classmethod
+  def from_config_dict(cls, config: Mapping[str, Any]) -> "Config":
+    """Validates a config file's `ConfigDict`.
+
+    Args:
+      config: nested mapping with exactly the fields of `Config`.
+
+    Raises:
+      ConfigError: on the first unknown, missing, wrongly typed or out-of-range field; the message
+        starts with its dotted name.
+    """
+    return _build(cls, config, "config")
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns nested plain dicts, tuples and scalars, for storing beside a checkpoint."""
+    return dataclasses.asdict(self)
+
+
+def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
+  """Builds dataclass `cls` from a mapping, checking names, types and ranges."""
+  if not hasattr(values, "items"):
+    raise ConfigError(f"{path}: expected a group of fields, got {values!r}")
+  hints = typing.get_type_hints(cls, include_extras=True)
+  for name in values:
+    if name not in hints:
+      raise ConfigError(f"{path}.{name}: no such field{_suggestion(name, hints)}")
+  missing = [name for name in hints if name not in values]
+  if missing:
+    raise ConfigError(f"{path}.{missing[0]}: missing; the config file must set it")
+  fields = {name: _convert(hint, values[name], f"{path}.{name}") for name, hint in hints.items()}
+  try:
+    return cls(**fields)
+  except ConfigError as error:
+    raise ConfigError(f"{path}.{error}") from None
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+  """Returns `value` as the annotated type, or raises a `ConfigError` that starts with `path`."""
+  bounds = None
+  if typing.get_origin(hint) is Annotated:
+    hint, bounds = typing.get_args(hint)
+  if dataclasses.is_dataclass(hint):
+    return _build(hint, value, path)
+  origin = typing.get_origin(hint)
+  if origin is Mapping:
+    row_type = typing.get_args(hint)[1]
+    return {key: _build(row_type, row, f"{path}.{key}") for key, row in value.items()}
+  if origin is Literal:
+    choices = typing.get_args(hint)
+    if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
+      raise ConfigError(f"{path}: must be one of {', '.join(map(str, choices))}; got {value!r}")
+    return value
+  if origin is tuple:
+    return _convert_tuple(typing.get_args(hint), bounds, value, path)
+  return _convert_scalar(hint, bounds, value, path)
+
+
+def _convert_tuple(element_types: tuple, bounds: Range | None, value: Any, path: str) -> tuple:
+  if not isinstance(value, list | tuple):
+    raise ConfigError(f"{path}: must be a tuple, got {value!r}")
+  if element_types[-1] is Ellipsis:
+    element_types = element_types[:1] * len(value)
+  if len(value) != len(element_types):
+    raise ConfigError(f"{path}: must have {len(element_types)} values, got {value!r}")
+  return tuple(
+    _convert_scalar(kind, bounds, element, path)
+    for kind, element in zip(element_types, value, strict=True)
+  )
+
+
+def _convert_scalar(kind: type, bounds: Range | None, value: Any, path: str) -> Any:
+  if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    value = float(value)
+  if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    raise ConfigError(f"{path}: must be of type {kind.__name__}, got {value!r}")
+  if bounds is not None and not bounds.low <= value <= bounds.high:
+    raise ConfigError(f"{path}: must be {bounds}, got {value!r}")
+  return value
+
+
+def _suggestion(name: str, known: Mapping[str, Any]) -> str:
+  close = difflib.get_close_matches(name, known, n=1)
+  return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Input: TFDS builders, identity sampling, augmentation, semantic occlusion, pipelines."""

@@ -1,0 +1,1 @@
+"""Embedding, ranking metrics, re-ranking, report."""

@@ -1,0 +1,1 @@
+"""The network: Flax NNX modules, one file a branch."""
