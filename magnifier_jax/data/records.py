@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 SPLITS = ("train", "query", "gallery")
-FINGERPRINT_FILE = "source_fingerprint.json"
+
+_FINGERPRINT_FILE = "source_fingerprint.json"
+_INDEX_FILE = "index_{split}.json"
 
 
 class Record(NamedTuple):
@@ -27,8 +30,20 @@ class Record(NamedTuple):
   path: str  # of the image, relative and unique within its split
 
 
+class SplitIndex(NamedTuple):
+  """Everything of a split's records but the pixels, in the order of the records."""
+
+  person_id: np.ndarray  # (N,) int32, as named in the source
+  camera_id: np.ndarray  # (N,) int32
+  path: tuple[str, ...]
+
+
 class SourceError(ValueError):
-  """The user's data set is missing, incomplete or damaged; the message names the file or folder."""
+  """The user's data set is incomplete or damaged; the message names the file or folder."""
+
+
+class SourceMissingError(SourceError):
+  """The user's data set is not where it is looked for."""
 
 
 def reid_features() -> tfds.features.FeaturesDict:
@@ -79,25 +94,56 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
   def fingerprint(self, manual_dir: Path | None) -> str:
-    """Returns a text that changes when the user's files do; '' when there are none."""
+    """Returns a text that changes when the user's files do; '' when there are none.
+
+    Raises:
+      SourceError: as `sources`.
+    """
     del manual_dir
     return ""
 
+  def prepared_fingerprint(self) -> str | None:
+    """Returns the fingerprint that the prepared copy was made from; None when there is no copy."""
+    # TFDS renames a finished folder into place, so the file is there only with all the records.
+    file = self.data_path / _FINGERPRINT_FILE
+    return json.loads(file.read_text()) if file.exists() else None
+
+  def read_index(self, split: str) -> SplitIndex:
+    """Reads the identities, cameras and paths of a prepared split, without its images."""
+    index = json.loads((self.data_path / _INDEX_FILE.format(split=split)).read_text())
+    return SplitIndex(
+      person_id=np.array(index["person_id"], np.int32),
+      camera_id=np.array(index["camera_id"], np.int32),
+      path=tuple(index["path"]),
+    )
+
   def _info(self) -> tfds.core.DatasetInfo:
+    # Unshuffled, record i is source i, so the gallery order that breaks ties is that of the names.
     return tfds.core.DatasetInfo(
-      builder=self, description=type(self).__doc__, features=reid_features()
+      builder=self,
+      description=type(self).__doc__,
+      features=reid_features(),
+      disable_shuffling=True,
     )
 
   def _split_generators(
     self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
-    # TFDS has pointed `data_dir` at its temporary folder, so the file appears with the records.
-    (Path(self.data_dir) / FINGERPRINT_FILE).write_text(json.dumps(self.fingerprint(manual_dir)))
-    sources = {split: self.sources(split, manual_dir) for split in SPLITS}
-    return {split: self._generate_examples(sources[split]) for split in SPLITS}
+    fingerprint = json.dumps(self.fingerprint(manual_dir))
+    # TFDS has pointed `data_path` at its temporary folder by now.
+    (self.data_path / _FINGERPRINT_FILE).write_text(fingerprint)
+    return {
+      split: self._generate_examples(split, self.sources(split, manual_dir)) for split in SPLITS
+    }
 
-  def _generate_examples(self, sources: Sequence[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for source in sources:
+  def _generate_examples(
+    self, split: str, sources: Sequence[Any]
+  ) -> Iterator[tuple[str, dict[str, Any]]]:
+    index = {"person_id": [], "camera_id": [], "path": []}
+    for source in tqdm(sources, desc=f"Preparing {self.name}, {split}", unit="image"):
       record = self.read_record(source)
+      for field, column in index.items():
+        column.append(getattr(record, field))
       yield record.path, record._asdict()
+    (self.data_path / _INDEX_FILE.format(split=split)).write_text(json.dumps(index))
