@@ -67,6 +67,9 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   implements `fingerprint`.
   """
 
+  # Nothing is downloaded. Looking for checksums, TFDS 4.9.10 needs a package it does not install.
+  url_infos = None
+
   def __init__(self, **kwargs: Any):
     # P × K sampling and blocks of the gallery need record i, which TFRecord cannot give.
     if kwargs.get("file_format") is None:
@@ -141,7 +144,9 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self, split: str, sources: Sequence[Any]
   ) -> Iterator[tuple[str, dict[str, Any]]]:
     index = {"person_id": [], "camera_id": [], "path": []}
-    for source in tqdm(sources, desc=f"Preparing {self.name}, {split}", unit="image"):
+    for source in tqdm(
+      sources, desc=f"Preparing {self.name}, {split}", unit="image", mininterval=1
+    ):
       record = self.read_record(source)
       for field, column in index.items():
         column.append(getattr(record, field))

@@ -1,0 +1,164 @@
+"""Finds, prepares and opens a re-identification data set by its name in the config.
+
+TensorFlow stays unimported here: records come as the encoded files that the user gave.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from magnifier_jax.config import ConfigError, DataConfig
+from magnifier_jax.data.cuhk03_np import Cuhk03Np
+from magnifier_jax.data.records import ReidBuilder, SourceMissingError
+
+BUILDERS = (Cuhk03Np,)
+
+
+class EncodedImage(NamedTuple):
+  """The files of one record."""
+
+  image: bytes  # JPEG or PNG
+  part_labels: bytes  # PNG, one channel, the image's size, values 0…7
+
+
+@dataclasses.dataclass(frozen=True)
+class ReidSplit:
+  """One split, with access to record i. The order of records is fixed by the source."""
+
+  name: str  # train, query or gallery
+  person_id: np.ndarray  # (N,) int32; 0…people-1 in train, as named in the source elsewhere
+  camera_id: np.ndarray  # (N,) int32, as named in the source
+  path: tuple[str, ...]  # N relative file names
+  records: Sequence[dict[str, Any]]
+
+  def __len__(self) -> int:
+    """Returns the number of images."""
+    return len(self.person_id)
+
+  @functools.cached_property
+  def num_people(self) -> int:
+    """The number of different person ids."""
+    return len(np.unique(self.person_id))
+
+  def encoded(self, index: int) -> EncodedImage:
+    """Returns the files of record `index`."""
+    record = self.records[int(index)]
+    return EncodedImage(record["image"], record["part_labels"])
+
+
+class ReidDataset(NamedTuple):
+  """A data set, opened."""
+
+  name: str  # as in the config
+  train: ReidSplit
+  query: ReidSplit
+  gallery: ReidSplit
+  train_person_ids: np.ndarray  # (people,) int64: the source's name of each training id
+
+
+def load(config: DataConfig) -> ReidDataset:
+  """Opens the data set that `config.dataset` names, preparing it first where needed.
+
+  Args:
+    config: reads `dataset`, `manual_dir` and `data_dir`.
+
+  Raises:
+    ConfigError: when no data set has that name.
+    SourceError: when the user's files are missing or damaged; the message names them.
+  """
+  builder = prepare(config)
+  train, query, gallery = (_open_split(builder, split) for split in ("train", "query", "gallery"))
+  train_person_ids, person_id = np.unique(train.person_id, return_inverse=True)
+  return ReidDataset(
+    name=config.dataset,
+    train=dataclasses.replace(train, person_id=person_id.astype(np.int32)),
+    query=query,
+    gallery=gallery,
+    train_person_ids=train_person_ids.astype(np.int64),
+  )
+
+
+def prepare(config: DataConfig) -> ReidBuilder:
+  """Makes the prepared copy of a data set, unless one of the same source is there.
+
+  Raises:
+    ConfigError: when no data set has that name.
+    SourceError: when the user's files are missing or damaged; the message names them.
+  """
+  builder = _builder(config)
+  manual_dir = Path(config.manual_dir).expanduser() if _reads_user_files(builder) else None
+  prepared = builder.prepared_fingerprint()
+  try:
+    current = builder.fingerprint(manual_dir)
+  except SourceMissingError as error:
+    # A prepared copy may be all that a machine of a cluster has.
+    if prepared is None:
+      raise
+    logging.warning("%s. Using the copy prepared before, in %s", error, builder.data_path)
+    return builder
+  if prepared is not None and prepared != current:
+    logging.warning(
+      "The files of %s changed since %s was prepared from them: preparing again",
+      config.dataset,
+      builder.data_path,
+    )
+  if prepared != current:
+    _prepare(builder, manual_dir)
+  return builder
+
+
+def known_datasets() -> list[str]:
+  """Returns every name that `config.data.dataset` may have."""
+  return [
+    f"{builder.name}/{config.name}" if config else builder.name
+    for builder in BUILDERS
+    for config in builder.BUILDER_CONFIGS or (None,)
+  ]
+
+
+def _builder(config: DataConfig) -> ReidBuilder:
+  known = known_datasets()
+  name, _, variant = config.dataset.partition("/")
+  matches = [builder for builder in BUILDERS if builder.name == name]
+  variants = [other.partition("/")[2] for other in known if other.partition("/")[0] == name]
+  if not matches or (variant and variant not in variants):
+    raise ConfigError(
+      f"config.data.dataset: no data set is called {config.dataset!r}; choose from "
+      f"{', '.join(known)}"
+    )
+  return matches[0](config=variant or None, data_dir=config.data_dir or None)
+
+
+def _reads_user_files(builder: ReidBuilder) -> bool:
+  return builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+
+
+def _prepare(builder: ReidBuilder, manual_dir: Path | None) -> None:
+  logging.info("Preparing %s in %s", builder.name, builder.data_path)
+  download_config = tfds.download.DownloadConfig(
+    manual_dir=manual_dir,
+    # Nothing is downloaded; this mode replaces a prepared copy where the other would keep it.
+    download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS,
+  )
+  # TFDS's bars know no totals and its prints speak of downloads; the builder has its own bar.
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder.download_and_prepare(download_config=download_config)
+  finally:
+    tfds.enable_progress_bar()
+
+
+def _open_split(builder: ReidBuilder, split: str) -> ReidSplit:
+  skip = tfds.decode.SkipDecoding()
+  records = builder.as_data_source(split, decoders={"image": skip, "part_labels": skip})
+  index = builder.read_index(split)
+  return ReidSplit(split, index.person_id, index.camera_id, index.path, records)
