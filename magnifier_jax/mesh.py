@@ -1,0 +1,55 @@
+"""Devices and global arrays: one `data` axis, batch sharded, state replicated."""
+
+import collections
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+class DeviceError(ValueError):
+  """The batch and the devices do not fit."""
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+  """Returns a mesh with the one axis `data` over all devices of all processes."""
+  devices = jax.devices() if devices is None else devices
+  return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Sharding of arrays whose leading axis is the batch."""
+  return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Sharding of the state and of results: a copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, field: str) -> None:
+  """Raises `DeviceError`, naming the config field, unless the devices divide the batch evenly."""
+  if batch_size % mesh.size:
+    raise DeviceError(
+      f"{field}: a batch of {batch_size} images cannot be split over {mesh.size} devices; "
+      f"make it a multiple of {mesh.size}"
+    )
+
+
+def to_global(batch: Any, mesh: Mesh) -> Any:
+  """Makes global arrays, sharded over the batch, from this process's slice of each array."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda local: jax.make_array_from_process_local_data(sharding, local), batch)
+
+
+def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]:
+  """Yields batches as global arrays, `size` of them already on their way to the devices."""
+  queue = collections.deque()
+  for batch in batches:
+    queue.append(to_global(batch, mesh))
+    if len(queue) > size:
+      yield queue.popleft()
+  while queue:
+    yield queue.popleft()

@@ -1,0 +1,169 @@
+"""ResNet-18/34/50/101 backbones that give stage 3 and stage 4 (He et al., CVPR 2016)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from magnifier_jax.models.layers import BatchNorm, Conv1x1, conv
+
+
+class ResNetFeatures(NamedTuple):
+  """Feature maps of the last two stages."""
+
+  stage3: jax.Array  # [B, H/16, W/16, C3]
+  stage4: jax.Array  # [B, H/16, W/16, C4], or at /32 with a last stride of 2
+
+
+class BasicBlock(nnx.Module):
+  """Two 3×3 convolutions with a residual."""
+
+  expansion = 1
+
+  def __init__(
+    self, in_features: int, width: int, *, stride: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
+    self.conv1 = conv(in_features, width, 3, stride=stride, dtype=dtype, rngs=rngs)
+    self.bn1 = BatchNorm(width, dtype=dtype)
+    self.conv2 = conv(width, width, 3, dtype=dtype, rngs=rngs)
+    self.bn2 = BatchNorm(width, dtype=dtype)
+    self.shortcut = _shortcut(in_features, width, stride, dtype, rngs)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, width]."""
+    residual = x if self.shortcut is None else self.shortcut(x, train)
+    x = jax.nn.relu(self.bn1(self.conv1(x), train))
+    x = self.bn2(self.conv2(x), train)
+    return jax.nn.relu(x + residual)
+
+
+class Bottleneck(nnx.Module):
+  """1×1, 3×3 and 1×1 convolutions with a residual; the stride is on the 3×3 one."""
+
+  expansion = 4
+
+  def __init__(
+    self, in_features: int, width: int, *, stride: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
+    features = width * self.expansion
+    self.conv1 = Conv1x1(in_features, width, dtype=dtype, rngs=rngs)
+    self.bn1 = BatchNorm(width, dtype=dtype)
+    self.conv2 = conv(width, width, 3, stride=stride, dtype=dtype, rngs=rngs)
+    self.bn2 = BatchNorm(width, dtype=dtype)
+    self.conv3 = Conv1x1(width, features, dtype=dtype, rngs=rngs)
+    self.bn3 = BatchNorm(features, dtype=dtype)
+    self.shortcut = _shortcut(in_features, features, stride, dtype, rngs)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, 4 width]."""
+    residual = x if self.shortcut is None else self.shortcut(x, train)
+    x = jax.nn.relu(self.bn1(self.conv1(x), train))
+    x = jax.nn.relu(self.bn2(self.conv2(x), train))
+    x = self.bn3(self.conv3(x), train)
+    return jax.nn.relu(x + residual)
+
+
+class Shortcut(nnx.Module):
+  """The residual's 1×1 convolution where the shape changes."""
+
+  def __init__(
+    self, in_features: int, features: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
+    self.conv = Conv1x1(in_features, features, stride=stride, dtype=dtype, rngs=rngs)
+    self.bn = BatchNorm(features, dtype=dtype)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    return self.bn(self.conv(x), train)
+
+
+def _shortcut(
+  in_features: int, features: int, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> Shortcut | None:
+  if stride == 1 and in_features == features:
+    return None
+  return Shortcut(in_features, features, stride=stride, dtype=dtype, rngs=rngs)
+
+
+class Architecture(NamedTuple):
+  """What tells one ResNet from another."""
+
+  block: type[BasicBlock] | type[Bottleneck]
+  stage_sizes: tuple[int, int, int, int]
+
+
+ARCHITECTURES = {
+  "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+  "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+  "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+  "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
+}
+
+
+class Stage(nnx.Module):
+  """A sequence of residual blocks, `block0`, `block1`, …; the first one has the stride."""
+
+  def __init__(
+    self,
+    architecture: Architecture,
+    index: int,
+    in_features: int,
+    *,
+    stride: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+  ):
+    self.num_blocks = architecture.stage_sizes[index]
+    width = 64 * 2**index
+    self.features = width * architecture.block.expansion
+    for i in range(self.num_blocks):
+      block = architecture.block(
+        in_features if i == 0 else self.features,
+        width,
+        stride=stride if i == 0 else 1,
+        dtype=dtype,
+        rngs=rngs,
+      )
+      setattr(self, f"block{i}", block)
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    for i in range(self.num_blocks):
+      x = getattr(self, f"block{i}")(x, train)
+    return x
+
+
+class ResNet(nnx.Module):
+  """A backbone without its classifier.
+
+  Args:
+    name: a key of `ARCHITECTURES`.
+    last_stride: of stage 4; 1 keeps the resolution of stage 3.
+    stem_relu: a ReLU after the stem's BN. torchvision has it, the authors' code does not.
+    dtype: of the arithmetic.
+    rngs: with a `params` stream.
+  """
+
+  def __init__(
+    self, name: str, *, last_stride: int, stem_relu: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+  ):
+    architecture = ARCHITECTURES[name]
+    self.stem_relu = stem_relu
+    self.conv1 = conv(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
+    self.bn1 = BatchNorm(64, dtype=dtype)
+    features = 64
+    for index, stride in enumerate((1, 2, 2, last_stride)):
+      stage = Stage(architecture, index, features, stride=stride, dtype=dtype, rngs=rngs)
+      setattr(self, f"stage{index + 1}", stage)
+      features = stage.features
+
+  def __call__(self, images: jax.Array, train: bool) -> ResNetFeatures:
+    """Maps normalised images [B, H, W, 3] to the feature maps of stages 3 and 4."""
+    x = self.bn1(self.conv1(images), train)
+    if self.stem_relu:
+      x = jax.nn.relu(x)
+    x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = self.stage2(self.stage1(x, train), train)
+    stage3 = self.stage3(x, train)
+    return ResNetFeatures(stage3, self.stage4(stage3, train))

@@ -1,0 +1,206 @@
+"""The training state, and one update of it: losses, gradient, optimiser, under jit on a mesh."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from magnifier_jax import losses
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.config import Config, LossConfig
+from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
+from magnifier_jax.models.parts import resize_nearest
+from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
+
+Tree = dict[str, Any]
+
+
+class TrainState(NamedTuple):
+  """All that an update changes: plain nested dicts of arrays."""
+
+  step: jax.Array  # [] int32, updates done
+  params: Tree
+  batch_stats: Tree
+  opt_state: optax.OptState
+
+
+class Batch(NamedTuple):
+  """A global training batch; `magnifier_jax.data` makes it."""
+
+  image: jax.Array  # [B, H, W, 3] uint8
+  part_labels: jax.Array  # [B, H/8, W/8] uint8 in 0…7
+  keep_mask: jax.Array  # [B, H/16, W/16] uint8, 0 where an occluded part lies
+  person_id: jax.Array  # [B] int32 in 0…N−1
+
+
+class LossTerms(NamedTuple):
+  """Every loss, unweighted, and their weighted total; None where its branch is off."""
+
+  total: jax.Array
+  global_id: jax.Array | None = None
+  global_triplet: jax.Array | None = None
+  adversarial_id: jax.Array | None = None
+  adversarial_triplet: jax.Array | None = None
+  adversarial_beta: jax.Array | None = None
+  fusion_id: jax.Array | None = None
+  fusion_triplet: jax.Array | None = None
+  part_id: jax.Array | None = None  # [S]
+  part_beta: jax.Array | None = None  # [S]
+  diversity: jax.Array | None = None
+  segmentation: jax.Array | None = None
+
+
+class Network(NamedTuple):
+  """A MagnifierNet taken apart: its structure, and how to run it on plain trees."""
+
+  graphdef: nnx.GraphDef
+  dtype: jnp.dtype
+  pixel_mean: tuple[float, float, float]
+  pixel_std: tuple[float, float, float]
+
+  def apply(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    part_labels: jax.Array | None = None,
+    keep_mask: jax.Array | None = None,
+    *,
+    train: bool,
+  ) -> tuple[MagnifierNetOutput, Tree]:
+    """Runs the network on normalised images; returns its output and the new batch statistics."""
+    model = nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
+    output = model(images, part_labels, keep_mask, train=train)
+    return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+  def normalize(self, images: jax.Array) -> jax.Array:
+    """Maps uint8 RGB images [B, H, W, 3] to (image − mean) / std in at least float32."""
+    dtype = jnp.promote_types(self.dtype, jnp.float32)
+    mean = jnp.asarray(self.pixel_mean, dtype).reshape(1, 1, 1, 3)
+    std = jnp.asarray(self.pixel_std, dtype).reshape(1, 1, 1, 3)
+    return (images.astype(dtype) - mean) / std
+
+
+def create_network(config: Config, num_people: int) -> tuple[Network, Callable]:
+  """Returns the network and `init(key) → (params, batch_stats)`, which draws its weights."""
+  dtype = jnp.dtype(config.dtype)
+
+  def build(key: jax.Array) -> MagnifierNet:
+    return MagnifierNet(config.model, num_people, dtype=dtype, rngs=nnx.Rngs(params=key))
+
+  def init(key: jax.Array) -> tuple[Tree, Tree]:
+    _, params, batch_stats = nnx.split(build(key), nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+  graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(jax.random.key(0))))
+  return Network(graphdef, dtype, config.data.pixel_mean, config.data.pixel_std), init
+
+
+class Trainer(NamedTuple):
+  """The compiled functions of one run."""
+
+  network: Network
+  init: Callable[[int], TrainState]  # seed → replicated state
+  step: Callable[[TrainState, Batch], tuple[TrainState, LossTerms]]  # donates the state
+  schedule: optax.Schedule
+
+
+def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: Mesh) -> Trainer:
+  """Builds the initialisation and the update of a run.
+
+  Args:
+    config: of the run.
+    num_people: N, identities of the training set.
+    steps_per_epoch: for the schedules that count in epochs.
+    mesh: the batch is sharded over its `data` axis, the state is on every device.
+  """
+  network, init_network = create_network(config, num_people)
+  schedule = learning_rate_schedule(config.optimizer, steps_per_epoch)
+  tx = adam_with_l2(schedule, config.optimizer.weight_decay)
+  diversity_start = (config.loss.diversity_start_epoch - 1) * steps_per_epoch
+
+  def init(seed: int) -> TrainState:
+    params, batch_stats = init_network(jax.random.key(seed))
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, LossTerms]:
+    diversity_on = state.step >= diversity_start
+
+    def loss_function(params: Tree) -> tuple[jax.Array, tuple[LossTerms, Tree]]:
+      output, batch_stats = network.apply(
+        params,
+        state.batch_stats,
+        network.normalize(batch.image),
+        batch.part_labels,
+        batch.keep_mask,
+        train=True,
+      )
+      terms = total_loss(output, batch, config.loss, diversity_on)
+      return terms.total, (terms, batch_stats)
+
+    grads, (terms, batch_stats) = jax.grad(loss_function, has_aux=True)(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), terms
+
+  on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
+  return Trainer(
+    network=network,
+    init=jax.jit(init, static_argnums=0, out_shardings=on_all),
+    step=jax.jit(step, in_shardings=(on_all, over_batch), out_shardings=on_all, donate_argnums=0),
+    schedule=schedule,
+  )
+
+
+def total_loss(
+  output: MagnifierNetOutput, batch: Batch, config: LossConfig, diversity_on: jax.Array | bool
+) -> LossTerms:
+  """Computes every loss and the weighted total.
+
+  global·(ID + triplet) + segmentation·L + adversarial·β·(ID [+ triplet]) + part·Σ βᵢ IDᵢ
+  + fusion·(ID + triplet) + diversity·L. No gradient passes through β and βᵢ, which come from masks.
+
+  Args:
+    output: of the network in training.
+    batch: with `person_id` [B] and `part_labels` [B, H/8, W/8].
+    config: weights and parameters.
+    diversity_on: whether the diversity loss counts in the total at this step.
+  """
+  terms: dict[str, jax.Array] = {}
+  total = 0.0
+
+  def id_loss(logits: jax.Array) -> jax.Array:
+    return losses.id_loss(logits, batch.person_id, config.label_smoothing)
+
+  def triplet_loss(features: jax.Array) -> jax.Array:
+    return losses.batch_hard_triplet_loss(features, batch.person_id, config.triplet_margin)
+
+  if (branch := output.global_branch) is not None:
+    terms["global_id"] = id_loss(branch.logits)
+    terms["global_triplet"] = triplet_loss(branch.features)
+    total += config.global_weight * (terms["global_id"] + terms["global_triplet"])
+  if (branch := output.adversarial_branch) is not None:
+    terms["adversarial_id"] = weighted = id_loss(branch.logits)
+    terms["adversarial_beta"] = branch.beta
+    if config.adversarial_triplet:
+      terms["adversarial_triplet"] = triplet_loss(branch.features)
+      weighted += terms["adversarial_triplet"]
+    total += config.adversarial_weight * branch.beta * weighted
+  if (branch := output.fusion_branch) is not None:
+    terms["fusion_id"] = id_loss(branch.logits)
+    terms["fusion_triplet"] = triplet_loss(branch.features)
+    terms["part_id"] = id_loss(branch.part_logits)
+    terms["part_beta"] = branch.part_beta
+    terms["diversity"] = losses.semantic_diversity_loss(branch.part_features)
+    total += config.fusion_weight * (terms["fusion_id"] + terms["fusion_triplet"])
+    total += config.part_id_weight * (branch.part_beta * terms["part_id"]).sum()
+    total += config.diversity_weight * jnp.where(diversity_on, terms["diversity"], 0.0)
+  if (logits := output.segmentation_logits) is not None:
+    labels = resize_nearest(batch.part_labels, *logits.shape[1:3])
+    terms["segmentation"] = losses.part_segmentation_loss(logits, labels)
+    total += config.segmentation_weight * terms["segmentation"]
+  return LossTerms(total, **terms)
