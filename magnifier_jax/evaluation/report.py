@@ -1,0 +1,125 @@
+"""The HTML report of an evaluation: one file that shows people what the network found.
+
+The page holds its style and its pictures and asks for nothing outside itself; its content security
+policy keeps it so. It shows photographs of the data set, so it belongs in the workdir.
+"""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jinja2
+
+from magnifier_jax.config import PublishedResult
+from magnifier_jax.evaluation import report_figures, report_pictures
+from magnifier_jax.evaluation.report_data import ReportData, ReportError, ResultRow
+
+_METRICS = {
+  "rank1": "rank-1",
+  "rank5": "rank-5",
+  "rank10": "rank-10",
+  "rank20": "rank-20",
+  "mAP": "mAP",
+  "mAP_trapezoid": "mAP, trapezoid",
+  "mINP": "mINP",
+}
+_MINUS = "\u2212"
+_MISSING = "\u2013"
+
+
+class Comparison(NamedTuple):
+  """A published row beside the row of this run that it is compared with; points of a percent."""
+
+  name: str
+  published: PublishedResult
+  row: ResultRow
+  rank1_difference: float
+  mAP_difference: float
+
+
+def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
+  """Writes the report to `path`, whole or not at all.
+
+  Raises:
+    ReportError: if the folder of `path` does not exist.
+  """
+  path = pathlib.Path(path)
+  if not path.parent.is_dir():
+    raise ReportError(f"path: the folder {path.parent} does not exist; create it first")
+  page = render_report(data)
+  unfinished = path.with_name(f".{path.name}.tmp")
+  unfinished.write_text(page, encoding="utf-8")
+  unfinished.replace(path)
+
+
+def render_report(data: ReportData) -> str:
+  """Returns the report as one HTML page; the same data give the same page."""
+  curves = report_figures.training_curves(data.training_log)
+  charts = [report_figures.cmc_chart(data.results)]
+  if data.distances is not None:
+    charts.append(report_figures.distance_chart(data.distances, data.operating_points))
+  return (
+    _environment()
+    .get_template("report.html")
+    .render(
+      data=data,
+      headline=data.results[0],
+      metrics={key: name for key, name in _METRICS.items() if _is_measured(data, key)},
+      comparisons=[_compare(data, name) for name in data.published],
+      charts=[chart for chart in charts if chart is not None],
+      training_charts=report_figures.training_charts(curves),
+      parts=report_pictures.PARTS,
+    )
+  )
+
+
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("magnifier_jax.evaluation"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    "percent": _percent,
+    "difference": _difference,
+    "photograph": report_pictures.photograph_uri,
+    "paint": report_pictures.paint_parts,
+  }
+  return environment
+
+
+def _is_measured(data: ReportData, metric: str) -> bool:
+  return any(metric in row.summary for row in data.results)
+
+
+def _compare(data: ReportData, published_name: str) -> Comparison:
+  """Compares a published row with the row that names it as its like, or with the headline."""
+  row = next((row for row in data.results if row.published == published_name), data.results[0])
+  published = data.published[published_name]
+  return Comparison(
+    published_name,
+    published,
+    row,
+    100 * _metric(row.summary, "rank1") - published.rank1,
+    100 * _metric(row.summary, "mAP") - published.mAP,
+  )
+
+
+def _metric(summary: Mapping[str, float], name: str) -> float:
+  return summary.get(name, math.nan)
+
+
+def _percent(fraction: float | None) -> str:
+  if fraction is None or math.isnan(fraction):
+    return _MISSING
+  return f"{100 * fraction:.1f}"
+
+
+def _difference(points: float) -> str:
+  if math.isnan(points):
+    return _MISSING
+  return f"{points:+.1f}".replace("-", _MINUS)

@@ -1,0 +1,188 @@
+"""What a report shows: plain numbers, arrays and small pictures, checked as they are put together.
+
+No file handles, models or data sets: whoever evaluates fills these in, and `report` writes them.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from magnifier_jax.config import NUM_PARTS, PublishedResult
+
+
+class ReportError(ValueError):
+  """A report cannot be made of what was given; the message starts with the field's name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+  """One row of the metric table, e.g. a branch, or all of them re-ranked.
+
+  Attributes:
+    name: the row's heading.
+    summary: metric name ('rank1', 'rank5', 'rank10', 'rank20', 'mAP', 'mAP_trapezoid', 'mINP') →
+      fraction, 0…1; others are not shown, absent ones are shown as a dash.
+    cmc: [max_rank] float, fraction of queries whose first match is at that rank or before.
+    published: the row of `ReportData.published` that measures the same; '' where there is none.
+  """
+
+  name: str
+  summary: Mapping[str, float]
+  cmc: np.ndarray | None = None
+  published: str = ""
+
+  def __post_init__(self):
+    if self.cmc is not None and (np.ndim(self.cmc) != 1 or len(self.cmc) == 0):
+      raise ReportError(
+        f"results[{self.name!r}].cmc: must be of shape [max_rank], got {np.shape(self.cmc)}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistanceHistogram:
+  """How far apart the valid query–gallery pairs lie.
+
+  Attributes:
+    genuine: [bins] number of pairs of one person.
+    impostor: [bins] number of pairs of two people.
+    edges: [bins + 1] rising distances.
+    distance_name: the axis label, e.g. 'Euclidean distance'.
+  """
+
+  genuine: np.ndarray
+  impostor: np.ndarray
+  edges: np.ndarray
+  distance_name: str
+
+  def __post_init__(self):
+    bins = len(self.edges) - 1
+    for field in ("genuine", "impostor"):
+      if np.shape(getattr(self, field)) != (bins,):
+        raise ReportError(
+          f"distances.{field}: must have one count for each of the {bins} bins that `edges` "
+          f"bounds, got shape {np.shape(getattr(self, field))}"
+        )
+    if bins < 1 or not np.all(np.diff(self.edges) > 0):
+      raise ReportError("distances.edges: must be at least two rising distances")
+
+
+class OperatingPoint(NamedTuple):
+  """The distance below which two images are taken for one person, and what follows from it."""
+
+  false_accept_rate: float
+  true_accept_rate: float
+  distance_threshold: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievedImage:
+  """One gallery image in a query's ranked list; `image` is [H, W, 3] uint8 RGB."""
+
+  image: np.ndarray
+  person_id: int
+  camera_id: int
+  distance: float
+  correct: bool
+
+  def __post_init__(self):
+    _check_image("queries[…].results[…].image", self.image)
+
+
+@dataclasses.dataclass(frozen=True)
+class QueryCase:
+  """A query worth looking at, with the head of its ranked list, nearest first."""
+
+  kind: Literal["best", "median", "worst"]
+  average_precision: float
+  image: np.ndarray  # [H, W, 3] uint8 RGB
+  person_id: int
+  camera_id: int
+  results: tuple[RetrievedImage, ...]
+
+  def __post_init__(self):
+    _check_image("queries[…].image", self.image)
+    if self.kind not in ("best", "median", "worst"):
+      raise ReportError(f"queries[…].kind: must be best, median or worst, got {self.kind!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartOverlay:
+  """A picture and the parts found on it, on any grid; [h, w] uint8, 0…7."""
+
+  image: np.ndarray  # [H, W, 3] uint8 RGB
+  predicted: np.ndarray
+  labelled: np.ndarray | None = None
+
+  def __post_init__(self):
+    _check_image("overlays[…].image", self.image)
+    _check_parts("overlays[…].predicted", self.predicted)
+    if self.labelled is not None:
+      _check_parts("overlays[…].labelled", self.labelled)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+  """Everything in a report. Whatever is left empty is left out, or said to be missing.
+
+  Attributes:
+    title: the page's heading.
+    facts: what the run was: config, step, epoch, seed, switches that differ from the reference
+      code, versions, devices, date, command. A value may have several lines.
+    results: the metric table; the first row gives the headline numbers.
+    num_queries: queries that the means are over.
+    num_skipped_queries: queries left out because the gallery has no valid match.
+    num_gallery: gallery images searched.
+    published: name of a published row → its numbers, in percent.
+    published_source: where those stand.
+    distances: genuine and impostor pairs.
+    operating_points: thresholds at given false-accept rates.
+    training_log: the records of `metrics.jsonl`: 'step', perhaps 'epoch', and any of 'loss/…',
+      'learning_rate', 'eval/mAP', 'eval/rank1' (fractions).
+    queries: the best, median and worst queries.
+    overlays: predicted parts of some queries.
+  """
+
+  title: str
+  facts: Mapping[str, str]
+  results: tuple[ResultRow, ...]
+  num_queries: int
+  num_skipped_queries: int
+  num_gallery: int
+  published: Mapping[str, PublishedResult] = dataclasses.field(default_factory=dict)
+  published_source: str = ""
+  distances: DistanceHistogram | None = None
+  operating_points: tuple[OperatingPoint, ...] = ()
+  training_log: Sequence[Mapping[str, float]] = ()
+  queries: tuple[QueryCase, ...] = ()
+  overlays: tuple[PartOverlay, ...] = ()
+
+  def __post_init__(self):
+    if not self.results:
+      raise ReportError("results: empty; a report needs at least one row of metrics")
+    for row in self.results:
+      if row.published and row.published not in self.published:
+        raise ReportError(
+          f"results[{row.name!r}].published: {row.published!r} is no published row; "
+          f"there are {', '.join(map(repr, self.published)) or 'none'}"
+        )
+    for line, record in enumerate(self.training_log, start=1):
+      if "step" not in record:
+        raise ReportError(f"training_log: record {line} has no 'step'; got {sorted(record)}")
+
+
+def _check_image(field: str, image: np.ndarray) -> None:
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+    raise ReportError(
+      f"{field}: must be uint8 of shape [H, W, 3], got {image.dtype} of shape {image.shape}"
+    )
+
+
+def _check_parts(field: str, parts: np.ndarray) -> None:
+  if parts.dtype != np.uint8 or parts.ndim != 2 or parts.size == 0:
+    raise ReportError(
+      f"{field}: must be uint8 of shape [h, w], got {parts.dtype} of shape {parts.shape}"
+    )
+  if parts.max() >= NUM_PARTS:
+    raise ReportError(f"{field}: parts are numbered 0…{NUM_PARTS - 1}, got {parts.max()}")
