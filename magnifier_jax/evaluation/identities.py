@@ -1,0 +1,108 @@
+"""Who matches whom: the camera and junk rules that every evaluation number rests on.
+
+A query's matches are the gallery images of its person from other cameras. It ignores its person's
+images from its own camera, and every junk image (person −1), as if they were not there. All other
+images, distractors included, are impostors.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+JUNK_PERSON_ID = -1
+
+
+class EvaluationError(ValueError):
+  """Embeddings, identities or options that cannot be evaluated."""
+
+
+class Identities(NamedTuple):
+  """The person and the camera of each row of an embedding matrix.
+
+  Attributes:
+    person_id: [N] int32; −1 is junk, which is never matched and never counts. A distractor is any
+      person who is in no query (0 in Market-1501).
+    camera_id: [N] int32.
+  """
+
+  person_id: np.ndarray
+  camera_id: np.ndarray
+
+
+class SamePersonPairs(NamedTuple):
+  """The same-person (query, gallery) pairs of a block of queries, by query then gallery row.
+
+  Attributes:
+    query_row: [pairs] int64, counted from the block's first query.
+    gallery_row: [pairs] int64.
+    is_match: [pairs] bool; False where the camera is the query's own, so the pair is ignored.
+  """
+
+  query_row: np.ndarray
+  gallery_row: np.ndarray
+  is_match: np.ndarray
+
+
+class PersonIndex:
+  """Gallery rows by person, for looking up the pairs of one block of queries after the other."""
+
+  def __init__(self, query: Identities, gallery: Identities):
+    self._query = query
+    self._gallery = gallery
+    self._gallery_rows = np.argsort(gallery.person_id, kind="stable")
+    people = gallery.person_id[self._gallery_rows]
+    self._first = np.searchsorted(people, query.person_id, side="left")
+    self._count = np.searchsorted(people, query.person_id, side="right") - self._first
+    self._count[query.person_id == JUNK_PERSON_ID] = 0
+    self.junk_rows = np.flatnonzero(gallery.person_id == JUNK_PERSON_ID)
+
+  @property
+  def num_queries(self) -> int:
+    return len(self._query.person_id)
+
+  @property
+  def num_gallery(self) -> int:
+    return len(self._gallery.person_id)
+
+  def pairs(self, start: int, stop: int) -> SamePersonPairs:
+    """Returns the same-person pairs of queries `start` to `stop`."""
+    count = self._count[start:stop]
+    query_row = np.repeat(np.arange(stop - start), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    gallery_row = self._gallery_rows[np.repeat(self._first[start:stop], count) + within]
+    query_camera = self._query.camera_id[start:stop][query_row]
+    is_match = self._gallery.camera_id[gallery_row] != query_camera
+    return SamePersonPairs(query_row, gallery_row, is_match)
+
+
+def check_identities(identities: Identities, num_rows: int, name: str) -> Identities:
+  """Returns int32 identities of exactly `num_rows` rows.
+
+  Args:
+    identities: the arrays to check.
+    num_rows: rows of the embedding matrix that they describe.
+    name: 'query' or 'gallery', for the message.
+
+  Raises:
+    EvaluationError: if an array is not a vector of `num_rows` whole numbers.
+  """
+  if num_rows == 0:
+    raise EvaluationError(f"{name}: there are no images; the {name} set must not be empty")
+  return Identities(
+    *(
+      _check_ids(getattr(identities, field), num_rows, f"{name}.{field}")
+      for field in Identities._fields
+    )
+  )
+
+
+def _check_ids(values: np.ndarray, num_rows: int, name: str) -> np.ndarray:
+  values = np.asarray(values)
+  if values.shape != (num_rows,):
+    raise EvaluationError(
+      f"{name}: expected one number for each of the {num_rows} embeddings, "
+      f"got an array of shape {values.shape}"
+    )
+  if not np.issubdtype(values.dtype, np.integer):
+    raise EvaluationError(f"{name}: must be whole numbers, got {values.dtype}")
+  return values.astype(np.int32)
