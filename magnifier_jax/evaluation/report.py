@@ -17,13 +17,13 @@ from magnifier_jax.evaluation import report_figures, report_pictures
 from magnifier_jax.evaluation.report_data import ReportData, ReportError, ResultRow
 
 _METRICS = {
-  "rank1": "rank-1",
-  "rank5": "rank-5",
-  "rank10": "rank-10",
-  "rank20": "rank-20",
+  "rank1": "rank 1",
+  "rank5": "rank 5",
+  "rank10": "rank 10",
+  "rank20": "rank 20",
   "mAP": "mAP",
-  "mAP_trapezoid": "mAP, trapezoid",
   "mINP": "mINP",
+  "mAP_trapezoid": "mAP trapezoid",
 }
 _MINUS = "\u2212"
 _MISSING = "\u2013"
@@ -50,8 +50,11 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
     raise ReportError(f"path: the folder {path.parent} does not exist; create it first")
   page = render_report(data)
   unfinished = path.with_name(f".{path.name}.tmp")
-  unfinished.write_text(page, encoding="utf-8")
-  unfinished.replace(path)
+  try:
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(path)
+  finally:
+    unfinished.unlink(missing_ok=True)
 
 
 def render_report(data: ReportData) -> str:
@@ -67,7 +70,7 @@ def render_report(data: ReportData) -> str:
       data=data,
       headline=data.results[0],
       metrics={key: name for key, name in _METRICS.items() if _is_measured(data, key)},
-      comparisons=[_compare(data, name) for name in data.published],
+      comparisons=_comparisons(data),
       charts=[chart for chart in charts if chart is not None],
       training_charts=report_figures.training_charts(curves),
       parts=report_pictures.PARTS,
@@ -94,6 +97,12 @@ def _environment() -> jinja2.Environment:
 
 def _is_measured(data: ReportData, metric: str) -> bool:
   return any(metric in row.summary for row in data.results)
+
+
+def _comparisons(data: ReportData) -> list[Comparison]:
+  """Returns the published rows from the weakest to the best, as they build on each other."""
+  names = sorted(data.published, key=lambda name: data.published[name].mAP)
+  return [_compare(data, name) for name in names]
 
 
 def _compare(data: ReportData, published_name: str) -> Comparison:

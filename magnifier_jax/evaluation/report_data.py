@@ -161,6 +161,9 @@ class ReportData:
   def __post_init__(self):
     if not self.results:
       raise ReportError("results: empty; a report needs at least one row of metrics")
+    for name, value in self.facts.items():
+      if not isinstance(value, str):
+        raise ReportError(f"facts[{name!r}]: must be a string, got {value!r}")
     for row in self.results:
       if row.published and row.published not in self.published:
         raise ReportError(

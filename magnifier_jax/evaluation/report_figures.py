@@ -88,12 +88,12 @@ def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
     for index, row in enumerate(rows):
       colour, dashes = _LINE_STYLES[index % len(_LINE_STYLES)]
       ranks = np.arange(1, len(row.cmc) + 1)
-      marks = [rank - 1 for rank in (1, 5, 10, 20) if rank <= len(row.cmc)]
       axes.plot(
         ranks, 100 * row.cmc, color=colour, linestyle=dashes, marker="o", markersize=4,
-        markevery=marks, label=row.name,
+        markevery=[rank - 1 for rank in _marked_ranks(len(row.cmc))], label=row.name,
       )  # fmt: skip
-    axes.set(xlabel="rank", ylabel="queries matched (%)", xlim=(0, None), ylim=(None, 101))
+    axes.set(xlabel="rank", ylabel="queries matched (%)", ylim=(None, 101))
+    axes.set_xticks(_marked_ranks(max(len(row.cmc) for row in rows)))
     if len(rows) > 1:
       axes.legend(loc="lower right")
     uri = _svg_uri(figure)
@@ -126,12 +126,12 @@ def distance_chart(
     _draw_thresholds(axes, operating_points)
     axes.set(xlabel=histogram.distance_name, ylabel="pairs in a bin (%)", ylim=(0, None))
     axes.set_xlim(*_occupied_range(histogram))
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2)
     uri = _svg_uri(figure)
   alt = (
-    f"Histograms of {histogram.distance_name}: the median genuine pair lies in the bin at "
-    f"{_median_bin(histogram.genuine, histogram.edges):.3g}, the median impostor pair at "
-    f"{_median_bin(histogram.impostor, histogram.edges):.3g}."
+    f"Histograms of {histogram.distance_name}: the median is near "
+    f"{_median(histogram.genuine, histogram.edges):.3g} for genuine pairs and near "
+    f"{_median(histogram.impostor, histogram.edges):.3g} for impostor pairs."
   )
   return Chart("Genuine and impostor distances", uri, alt)
 
@@ -170,13 +170,18 @@ def training_curves(log: Sequence[Mapping[str, float]]) -> TrainingCurves:
 
   terms = {key.removeprefix("loss/") for record in log for key in record if key[:5] == "loss/"}
   losses = [
-    curve(f"loss/{term}", f"{term.replace('_', ' ')} loss")
+    curve(f"loss/{term}", _loss_name(term))
     for term in sorted(terms, key=lambda term: (term != "total", term))
   ]
-  evaluations = (curve("eval/rank1", "rank-1", 100.0), curve("eval/mAP", "mAP", 100.0))
+  evaluations = (curve("eval/rank1", "rank 1", 100.0), curve("eval/mAP", "mAP", 100.0))
   return TrainingCurves(
     axis, tuple(losses), curve("learning_rate", "learning rate"), tuple(filter(None, evaluations))
   )
+
+
+def _loss_name(term: str) -> str:
+  words = ("ID" if word == "id" else word for word in term.split("_"))
+  return f"{' '.join(words)} loss"
 
 
 def _by_step(log: Sequence[Mapping[str, float]], key: str) -> dict[float, float]:
@@ -210,16 +215,20 @@ def _curve_chart(title: str, curves: Sequence[Curve], axis: str, log: bool = Fal
   return Chart(title, uri, f"{alt[0].upper()}{alt[1:]}.")
 
 
+def _marked_ranks(max_rank: int) -> list[int]:
+  return [rank for rank in (1, 5, 10, 20, 50, 100) if rank <= max_rank]
+
+
 def _draw_thresholds(axes: Axes, operating_points: Sequence[OperatingPoint]) -> None:
   for point in operating_points:
     axes.axvline(point.distance_threshold, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     axes.annotate(
-      f"{point.false_accept_rate:.0e}",
-      (point.distance_threshold, 1),
+      f"{point.false_accept_rate:g}",
+      (point.distance_threshold, 1.02),
       xycoords=("data", "axes fraction"),
       rotation=90,
-      ha="right",
-      va="top",
+      ha="center",
+      va="bottom",
       fontsize=8,
     )
 
@@ -231,8 +240,11 @@ def _occupied_range(histogram: DistanceHistogram) -> tuple[float, float]:
   return float(histogram.edges[occupied[0]]), float(histogram.edges[occupied[-1] + 1])
 
 
-def _median_bin(counts: np.ndarray, edges: np.ndarray) -> float:
+def _median(counts: np.ndarray, edges: np.ndarray) -> float:
+  """Returns the centre of the bin that holds the median, NaN where nothing was counted."""
   cumulative = np.cumsum(counts)
+  if cumulative[-1] == 0:
+    return np.nan
   index = int(np.searchsorted(cumulative, cumulative[-1] / 2))
   return float(edges[index] + edges[index + 1]) / 2
 
