@@ -6,6 +6,8 @@ import numpy as np
 
 from magnifier_jax.evaluation.identities import EvaluationError
 
+MAX_DISTANCE = 4  # of two unit vectors, squared
+
 # 1e-3 lets float32 rounding of any normalisation pass and stops bfloat16 or forgotten ones.
 _SQUARED_NORM_TOLERANCE = 1e-3
 _BLOCK_BYTES = 2**26
@@ -60,7 +62,7 @@ def default_block_size(num_gallery: int) -> int:
 def distance_blocks(
   query_embeddings: np.ndarray, gallery_embeddings: np.ndarray, block_size: int | None = None
 ) -> Iterator[np.ndarray]:
-  """Yields max(0, 2 − 2·q·g) for one block of queries after the other, on the CPU.
+  """Yields 2 − 2·q·g, clipped to 0…4, for one block of queries after the other, on the CPU.
 
   Args:
     query_embeddings: [Q, D] float32, L2-normalised.
@@ -79,7 +81,7 @@ def distance_blocks(
     np.matmul(queries * np.float32(-2), gallery_embeddings.T, out=block)
     for part in row_slices(block):
       part += np.float32(2)
-      np.maximum(part, 0, out=part)
+      np.clip(part, 0, MAX_DISTANCE, out=part)
     yield block
 
 

@@ -29,50 +29,69 @@ class Identities(NamedTuple):
   camera_id: np.ndarray
 
 
-class SamePersonPairs(NamedTuple):
-  """The same-person (query, gallery) pairs of a block of queries, by query then gallery row.
+class Pairs(NamedTuple):
+  """Pairs of a block of queries with gallery images, by query, then by gallery row.
 
   Attributes:
     query_row: [pairs] int64, counted from the block's first query.
     gallery_row: [pairs] int64.
-    is_match: [pairs] bool; False where the camera is the query's own, so the pair is ignored.
   """
 
   query_row: np.ndarray
   gallery_row: np.ndarray
-  is_match: np.ndarray
 
 
 class PersonIndex:
-  """Gallery rows by person, for looking up the pairs of one block of queries after the other."""
+  """Gallery rows by person, for looking up one block of queries after the other.
+
+  Attributes:
+    query: [Q] identities.
+    gallery: [G] identities.
+    junk_gallery: [junk] int64, gallery rows that every query ignores.
+    max_same_person: gallery images of the person who has most among those that are queried.
+  """
 
   def __init__(self, query: Identities, gallery: Identities):
-    self._query = query
-    self._gallery = gallery
+    self.query = query
+    self.gallery = gallery
+    self.junk_gallery = np.flatnonzero(gallery.person_id == JUNK_PERSON_ID)
     self._gallery_rows = np.argsort(gallery.person_id, kind="stable")
     people = gallery.person_id[self._gallery_rows]
     self._first = np.searchsorted(people, query.person_id, side="left")
     self._count = np.searchsorted(people, query.person_id, side="right") - self._first
     self._count[query.person_id == JUNK_PERSON_ID] = 0
-    self.junk_rows = np.flatnonzero(gallery.person_id == JUNK_PERSON_ID)
+    self.max_same_person = int(self._count.max())
 
   @property
   def num_queries(self) -> int:
-    return len(self._query.person_id)
+    return len(self.query.person_id)
 
   @property
   def num_gallery(self) -> int:
-    return len(self._gallery.person_id)
+    return len(self.gallery.person_id)
 
-  def pairs(self, start: int, stop: int) -> SamePersonPairs:
-    """Returns the same-person pairs of queries `start` to `stop`."""
+  def matches(self, start: int, stop: int) -> Pairs:
+    """Returns the pairs of one person seen by two cameras, of queries `start` to `stop`."""
+    pairs, same_camera = self._same_person(start, stop)
+    return Pairs(*(rows[~same_camera] for rows in pairs))
+
+  def same_camera(self, start: int, stop: int) -> Pairs:
+    """Returns the pairs of one person seen by one camera, which are ignored."""
+    pairs, same_camera = self._same_person(start, stop)
+    return Pairs(*(rows[same_camera] for rows in pairs))
+
+  def junk_queries(self, start: int, stop: int) -> np.ndarray:
+    """Returns the rows of junk queries, counted from `start`; all their pairs are ignored."""
+    return np.flatnonzero(self.query.person_id[start:stop] == JUNK_PERSON_ID)
+
+  def _same_person(self, start: int, stop: int) -> tuple[Pairs, np.ndarray]:
+    """Returns all pairs of one person, and which of them are of one camera."""
     count = self._count[start:stop]
     query_row = np.repeat(np.arange(stop - start), count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     gallery_row = self._gallery_rows[np.repeat(self._first[start:stop], count) + within]
-    query_camera = self._query.camera_id[start:stop][query_row]
-    is_match = self._gallery.camera_id[gallery_row] != query_camera
-    return SamePersonPairs(query_row, gallery_row, is_match)
+    query_camera = self.query.camera_id[start:stop][query_row]
+    return Pairs(query_row, gallery_row), self.gallery.camera_id[gallery_row] == query_camera
 
 
 def check_identities(identities: Identities, num_rows: int, name: str) -> Identities:

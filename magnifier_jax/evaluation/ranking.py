@@ -14,7 +14,9 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from magnifier_jax.evaluation.distances import check_embeddings, distance_blocks, smallest
 from magnifier_jax.evaluation.identities import (
@@ -27,9 +29,11 @@ from magnifier_jax.evaluation.match_ranks import (
   BINS_PER_UNIT,
   NUM_BINS,
   BlockRanks,
-  ignore_pairs,
+  ignore,
   rank_matches,
 )
+from magnifier_jax.evaluation.sharded_ranks import rank_blocks_on_mesh
+from magnifier_jax.mesh import data_mesh
 
 __all__ = [
   "EvaluationError",
@@ -157,8 +161,12 @@ def evaluate_ranking(
   max_rank: int = 50,
   false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
   block_size: int | None = None,
+  mesh: Mesh | None = None,
 ) -> RankingMetrics:
   """Evaluates retrieval by embeddings.
+
+  On a mesh the result does not depend on the number of devices. Between a mesh and the CPU's own
+  matrix product, distances may differ by their last bits.
 
   Args:
     query_embeddings: [Q, D] float32, L2-normalised.
@@ -168,6 +176,8 @@ def evaluate_ranking(
     max_rank: how far CMC is computed.
     false_accept_rates: rates in 0 to 1 at which to give the true-accept rate.
     block_size: queries at a time; None for a block of about 64 MB.
+    mesh: devices to share the gallery, along the one axis `data`; None for those of this process
+      that are no CPU, or else for numpy, which is faster than XLA on CPUs.
 
   Raises:
     EvaluationError: on embeddings that are not finite, normalised and of one width, on identities
@@ -176,8 +186,13 @@ def evaluate_ranking(
   query_embeddings = np.asarray(query_embeddings, np.float32)
   gallery_embeddings = np.asarray(gallery_embeddings, np.float32)
   index = _person_index(query_embeddings, gallery_embeddings, query, gallery)
-  blocks = distance_blocks(query_embeddings, gallery_embeddings, block_size)
-  return _metrics(_rank_blocks(blocks, index), index.num_queries, max_rank, false_accept_rates)
+  if mesh is None and jax.default_backend() != "cpu":
+    mesh = data_mesh(jax.local_devices())
+  if mesh is None:
+    ranked = _rank_blocks(distance_blocks(query_embeddings, gallery_embeddings, block_size), index)
+  else:
+    ranked = rank_blocks_on_mesh(query_embeddings, gallery_embeddings, index, mesh, block_size)
+  return _metrics(ranked, index.num_queries, max_rank, false_accept_rates)
 
 
 def evaluate_blocks(
@@ -191,16 +206,16 @@ def evaluate_blocks(
   """Evaluates retrieval by distances of any origin, such as re-ranked ones.
 
   Args:
-    blocks: [block, G] float32 each, the distances of one block of queries after the other, finite
-      and not negative. Ignored entries are overwritten.
+    blocks: [block, G] float32 each, the distances of one block of queries after the other, in 0 to
+      4. Ignored entries are overwritten.
     query: identities of the queries, in the order of the blocks' rows.
     gallery: identities of the gallery, in the order of the blocks' columns.
     max_rank: how far CMC is computed.
     false_accept_rates: rates in 0 to 1 at which to give the true-accept rate.
 
   Raises:
-    EvaluationError: if the blocks do not cover query × gallery, a distance is negative or not
-      finite, or no query has a match.
+    EvaluationError: if the blocks do not cover query × gallery, a distance is not in 0 to 4,
+      or no query has a match.
   """
   query = check_identities(query, len(query.person_id), "query")
   gallery = check_identities(gallery, len(gallery.person_id), "gallery")
@@ -234,7 +249,7 @@ def nearest(
     raise EvaluationError(f"k: must be 1 to {len(gallery_embeddings)}, got {k}")
   indices, distances, start = [], [], 0
   for block in distance_blocks(query_embeddings, gallery_embeddings):
-    ignore_pairs(block, start, person_index)
+    ignore(block, start, person_index)
     indices.append(smallest(block, k))
     distances.append(np.take_along_axis(block, indices[-1], axis=1))
     start += len(block)
@@ -255,7 +270,9 @@ def _person_index(
   return PersonIndex(query, gallery)
 
 
-def _rank_blocks(blocks: Iterable[np.ndarray], index: PersonIndex) -> Iterator[tuple]:
+def _rank_blocks(
+  blocks: Iterable[np.ndarray], index: PersonIndex
+) -> Iterator[tuple[int, BlockRanks]]:
   """Yields each block's number of queries and its `BlockRanks`."""
   start = 0
   for block in blocks:
