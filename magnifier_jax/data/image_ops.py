@@ -1,0 +1,145 @@
+"""Decodes, resizes and augments one image and its part labels, in TensorFlow."""
+
+from typing import NamedTuple
+
+from magnifier_jax.config import DataConfig
+from magnifier_jax.data.tensorflow_on_cpu import tf
+
+_LABEL_STRIDE = 8  # part labels leave the pipeline at an eighth of the image's size
+# The pixels of each stride that a resize to an eighth reads: nearest takes pixel 4, bilinear lies
+# half way between 3 and 4.
+_SAMPLED_PIXELS = {"nearest": (4,), "bilinear": (3, 4)}
+
+
+class Change(NamedTuple):
+  """What happens to one image: a row of `augmentation.Augmentation`, as tensors."""
+
+  flip: tf.Tensor  # () bool
+  crop: tf.Tensor  # (2,) int32: top and left in the padded image
+  erased: tf.Tensor  # (4,) int32: top, left, height, width; height 0 erases nothing
+
+
+def evaluation_image(encoded: tf.Tensor, image_size_hw: tuple[int, int]) -> tf.Tensor:
+  """Decodes and resizes an image.
+
+  Args:
+    encoded: scalar string, a JPEG or PNG file.
+    image_size_hw: H and W in pixels.
+
+  Returns:
+    (H, W, 3) uint8.
+  """
+  return _resize(_decode(encoded, channels=3), image_size_hw)
+
+
+def training_image(encoded: tf.Tensor, change: Change, config: DataConfig) -> tf.Tensor:
+  """Decodes, resizes and augments a training image.
+
+  Args:
+    encoded: scalar string, a JPEG or PNG file.
+    change: what happens to it.
+    config: reads `image_size_hw`, `pixel_mean` and `augmentation.pad_pixels`.
+
+  Returns:
+    (H, W, 3) uint8. Padding is black; the erased rectangle has the mean colour, which becomes 0 by
+    normalisation.
+  """
+  image = evaluation_image(encoded, config.image_size_hw)
+  image = tf.cond(change.flip, lambda: tf.reverse(image, [1]), lambda: image)
+  pad = config.augmentation.pad_pixels
+  image = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
+  image = tf.slice(image, [change.crop[0], change.crop[1], 0], [*config.image_size_hw, 3])
+  mean = tf.constant([round(mean) for mean in config.pixel_mean], tf.uint8)
+  return tf.cond(change.erased[2] > 0, lambda: _erase(image, change.erased, mean), lambda: image)
+
+
+def training_part_labels(encoded: tf.Tensor, change: Change, config: DataConfig) -> tf.Tensor:
+  """Decodes part labels and carries the changes of their image over to them.
+
+  The labels are those of the image's size and changes, brought to an eighth of it. Until then each
+  change only moves them, so only the pixels that the last step reads are followed to the file.
+
+  Args:
+    encoded: scalar string, a PNG file of one channel with values 0…7.
+    change: what happens to the image.
+    config: reads `image_size_hw`, `part_label_resize`, `augmentation.pad_pixels` and
+      `augmentation.erasing_part_labels`.
+
+  Returns:
+    (H/8, W/8) uint8, values 0…7. Padding is background, and so is the erased rectangle if
+    `erasing_part_labels`.
+  """
+  labels = _decode(encoded, channels=1)[..., 0]
+  height, width = config.image_size_hw
+  pad = config.augmentation.pad_pixels
+  rows, columns = _sampled_positions(height, config), _sampled_positions(width, config)
+  covered = _is_padding(rows, height, change.crop[0] - pad)[:, None]
+  covered |= _is_padding(columns, width, change.crop[1] - pad)[None, :]
+  if config.augmentation.erasing_part_labels:
+    covered |= _is_inside(rows, columns, change.erased)
+  rows += change.crop[0] - pad
+  columns += change.crop[1] - pad
+  columns = tf.where(change.flip, width - 1 - columns, columns)
+  labels = tf.gather(labels, _nearest(rows, height, tf.shape(labels)[0]))
+  labels = tf.gather(labels, _nearest(columns, width, tf.shape(labels)[1]), axis=1)
+  return _average_samples(tf.where(covered, tf.zeros((), tf.uint8), labels), config)
+
+
+def _decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+  # This decoder takes PNG as well as JPEG; the accurate DCT is the one that Pillow uses.
+  return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")
+
+
+def _resize(image: tf.Tensor, size_hw: tuple[int, int]) -> tf.Tensor:
+  """Resizes bilinearly as Pillow does, up to Pillow's rounding after each axis."""
+  # Interpolation keeps an added constant: half a level, added here, makes the last cast round.
+  image = tf.cast(image, tf.float32) + 0.5
+  # Pillow widens its filter where it shrinks; where nothing shrinks that costs three times as much.
+  shrinks = tf.reduce_any(tf.shape(image)[:2] > size_hw)
+  resized = tf.cond(
+    shrinks,
+    lambda: tf.image.resize(image, size_hw, antialias=True),
+    lambda: tf.image.resize(image, size_hw),
+  )
+  return tf.cast(resized, tf.uint8)
+
+
+def _erase(image: tf.Tensor, erased: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
+  """Fills a rectangle with a colour, (C,) uint8; five times as fast as `tf.where`."""
+  top, left, height, width = tf.unstack(erased)
+  band = image[top : top + height]
+  rectangle = tf.broadcast_to(fill, tf.stack([height, width, fill.shape[0]]))
+  band = tf.concat([band[:, :left], rectangle, band[:, left + width :]], axis=1)
+  return tf.ensure_shape(tf.concat([image[:top], band, image[top + height :]], axis=0), image.shape)
+
+
+def _sampled_positions(size: int, config: DataConfig) -> tf.Tensor:
+  """Returns the rows, or columns, that the resize to an eighth reads, in order."""
+  pixels = tf.constant(_SAMPLED_PIXELS[config.part_label_resize])
+  return tf.reshape(tf.range(0, size, _LABEL_STRIDE)[:, None] + pixels, [-1])
+
+
+def _is_padding(positions: tf.Tensor, size: int, shift: tf.Tensor) -> tf.Tensor:
+  return (positions + shift < 0) | (positions + shift >= size)
+
+
+def _is_inside(rows: tf.Tensor, columns: tf.Tensor, rectangle: tf.Tensor) -> tf.Tensor:
+  top, left, height, width = tf.unstack(rectangle)
+  row_is_inside = (rows >= top) & (rows < top + height)
+  return row_is_inside[:, None] & ((columns >= left) & (columns < left + width))[None, :]
+
+
+def _nearest(positions: tf.Tensor, size: int, source_size: tf.Tensor) -> tf.Tensor:
+  """Returns the source pixels that a nearest resize to `size` would copy to some positions."""
+  # The middle of pixel p lies at (p + 1/2) · source_size / size; in integers this is exact.
+  nearest = (2 * positions + 1) * source_size // (2 * size)
+  return tf.clip_by_value(nearest, 0, source_size - 1)
+
+
+def _average_samples(labels: tf.Tensor, config: DataConfig) -> tf.Tensor:
+  """Averages the samples of each cell, and rounds."""
+  if config.part_label_resize == "nearest":
+    return labels
+  height, width = (size // _LABEL_STRIDE for size in config.image_size_hw)
+  cells = tf.reshape(tf.cast(labels, tf.float32), [height, 2, width, 2])
+  return tf.cast(tf.round(tf.reduce_mean(cells, axis=[1, 3])), tf.uint8)

@@ -1,0 +1,246 @@
+"""Batches for training and evaluation, as numpy arrays.
+
+Training batch n depends on nothing but (seed, n): resuming at n, or making some rows of it on
+another process, gives the same pixels.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from magnifier_jax.config import NUM_PARTS, Config, ConfigError, DataConfig
+from magnifier_jax.data import image_ops
+from magnifier_jax.data.augmentation import Augmentation, draw_augmentation
+from magnifier_jax.data.batch_iterator import BatchIterator, Columns
+from magnifier_jax.data.dataset import EncodedImage, ReidDataset, ReidSplit
+from magnifier_jax.data.identity_sampling import IdentitySampler
+from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
+from magnifier_jax.data.random_streams import Purpose, generator
+from magnifier_jax.data.tensorflow_on_cpu import tf
+
+
+class TrainBatch(NamedTuple):
+  """A training batch, or one process's rows of it."""
+
+  image: np.ndarray  # (B, H, W, 3) uint8
+  part_labels: np.ndarray  # (B, H/8, W/8) uint8, 0…7
+  keep_mask: np.ndarray  # (B, H/16, W/16) uint8, 0 where an occluded part lies
+  person_id: np.ndarray  # (B,) int32, 0…people-1
+
+
+class EvaluationBatch(NamedTuple):
+  """An evaluation batch, or one process's rows of it. Rows with mask 0 are padding."""
+
+  image: np.ndarray  # (B, H, W, 3) uint8; black on padding
+  person_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
+  camera_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
+  index: np.ndarray  # (B,) int32, of the record in its split; -1 on padding
+  mask: np.ndarray  # (B,) uint8, 0 on padding
+
+
+class _TrainPlan(NamedTuple):
+  """Every choice of one batch, before a pixel is read."""
+
+  index: np.ndarray  # (B,) int64, records of the training split
+  augmentation: Augmentation
+  kept_parts: np.ndarray  # (B, 8) uint8
+
+  def rows(self, rows: slice) -> "_TrainPlan":
+    return _TrainPlan(self.index[rows], self.augmentation.rows(rows), self.kept_parts[rows])
+
+
+def train_sampler(dataset: ReidDataset, config: Config) -> IdentitySampler:
+  """Returns the sampler of a run, whose `notes` are worth logging once.
+
+  Raises:
+    ConfigError: when there are fewer people than `config.data.identities_per_batch`.
+  """
+  return IdentitySampler(
+    dataset.train.person_id,
+    config.data.identities_per_batch,
+    config.data.images_per_identity,
+    config.seed,
+  )
+
+
+def train_batches(
+  dataset: ReidDataset,
+  config: Config,
+  start_step: int = 0,
+  stop_step: int | None = None,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[TrainBatch]:
+  """Makes the training batches of a range of updates.
+
+  Args:
+    dataset: opened by `dataset.load`.
+    config: of the run; its seed decides every batch.
+    start_step: of the first batch; the first update of a run is 0.
+    stop_step: one past the last; None goes on without end.
+    process_index: which of `process_count` equal slices of the global batch, P × K images, to make.
+    process_count: processes that share the global batch.
+
+  Returns:
+    An iterator that works ahead.
+
+  Raises:
+    ConfigError: when the processes do not divide the batch, or there are too few people.
+  """
+  field = "config.data.identities_per_batch × images_per_identity"
+  rows = _process_rows(config.data.batch_size, process_index, process_count, field)
+  sampler = train_sampler(dataset, config)
+
+  def load_batches() -> Iterator[Columns]:
+    step = start_step
+    while stop_step is None or step < stop_step:
+      yield _load_train_rows(dataset.train, _plan(step, sampler, config).rows(rows))
+      step += 1
+
+  return BatchIterator(
+    load_batches,
+    _TRAIN_ROW,
+    functools.partial(_make_train_row, config.data),
+    _make_train_batch,
+    rows.stop - rows.start,
+    config.data.num_workers,
+  )
+
+
+def evaluation_batches(
+  split: ReidSplit, config: Config, process_index: int = 0, process_count: int = 1
+) -> Iterator[EvaluationBatch]:
+  """Makes the batches of one pass over a split: every image once, in the order of its records.
+
+  Args:
+    split: of an opened data set.
+    config: reads `evaluation.batch_size`, the rows of all processes together, and `data`.
+    process_index: which of `process_count` equal slices of each batch to make.
+    process_count: processes that share a batch.
+
+  Returns:
+    An iterator of ⌈N / batch size⌉ batches, the last one padded, that works ahead.
+
+  Raises:
+    ConfigError: when the processes do not divide the batch.
+  """
+  batch_size = config.evaluation.batch_size
+  rows = _process_rows(batch_size, process_index, process_count, "config.evaluation.batch_size")
+  index = np.full(-(-len(split) // batch_size) * batch_size, -1, np.int32)
+  index[: len(split)] = np.arange(len(split))
+
+  def load_batches() -> Iterator[Columns]:
+    for batch_index in index.reshape(-1, batch_size):
+      yield _load_evaluation_rows(split, batch_index[rows])
+
+  return BatchIterator(
+    load_batches,
+    _EVALUATION_ROW,
+    functools.partial(_make_evaluation_row, config.data),
+    EvaluationBatch,
+    rows.stop - rows.start,
+    config.data.num_workers,
+  )
+
+
+def _process_rows(batch_size: int, index: int, count: int, field: str) -> slice:
+  if batch_size % count:
+    raise ConfigError(
+      f"{field}: {count} processes cannot share a batch of {batch_size} images equally; make it a "
+      f"multiple of {count}"
+    )
+  share = batch_size // count
+  return slice(index * share, (index + 1) * share)
+
+
+def _plan(step: int, sampler: IdentitySampler, config: Config) -> _TrainPlan:
+  """Draws the whole of batch `step`, whichever rows of it are wanted."""
+  data = config.data
+  return _TrainPlan(
+    index=sampler.batch(step),
+    augmentation=draw_augmentation(
+      generator(config.seed, Purpose.AUGMENTATION, step),
+      data.batch_size,
+      data.image_size_hw,
+      data.augmentation,
+    ),
+    kept_parts=draw_kept_parts(
+      generator(config.seed, Purpose.OCCLUSION, step), data.batch_size, data.occlusion
+    ),
+  )
+
+
+_TRAIN_ROW = (
+  tf.TensorSpec((), tf.string),  # image file
+  tf.TensorSpec((), tf.string),  # part-label file
+  tf.TensorSpec((), tf.bool),  # flip
+  tf.TensorSpec((2,), tf.int32),  # crop
+  tf.TensorSpec((4,), tf.int32),  # erased
+  tf.TensorSpec((NUM_PARTS,), tf.uint8),  # kept parts
+  tf.TensorSpec((), tf.int32),  # person_id
+)
+
+
+def _load_train_rows(split: ReidSplit, plan: _TrainPlan) -> Columns:
+  files = _encoded(split, plan.index)
+  return *files, *plan.augmentation, plan.kept_parts, split.person_id[plan.index]
+
+
+def _make_train_row(
+  config: DataConfig,
+  image: tf.Tensor,
+  part_labels: tf.Tensor,
+  flip: tf.Tensor,
+  crop: tf.Tensor,
+  erased: tf.Tensor,
+  kept_parts: tf.Tensor,
+  person_id: tf.Tensor,
+) -> tuple[tf.Tensor, ...]:
+  change = image_ops.Change(flip, crop, erased)
+  image = image_ops.training_image(image, change, config)
+  part_labels = image_ops.training_part_labels(part_labels, change, config)
+  return image, part_labels, kept_parts, person_id
+
+
+def _make_train_batch(
+  image: np.ndarray, part_labels: np.ndarray, kept_parts: np.ndarray, person_id: np.ndarray
+) -> TrainBatch:
+  return TrainBatch(image, part_labels, keep_mask(part_labels, kept_parts), person_id)
+
+
+_EVALUATION_ROW = (
+  tf.TensorSpec((), tf.string),  # image file; empty on padding
+  tf.TensorSpec((), tf.int32),  # person_id
+  tf.TensorSpec((), tf.int32),  # camera_id
+  tf.TensorSpec((), tf.int32),  # index
+  tf.TensorSpec((), tf.uint8),  # mask
+)
+
+
+def _load_evaluation_rows(split: ReidSplit, index: np.ndarray) -> Columns:
+  valid = index >= 0
+  image = np.full(len(index), b"", object)
+  image[valid] = _encoded(split, index[valid]).image
+  person_id = np.where(valid, split.person_id[index], -1).astype(np.int32)
+  camera_id = np.where(valid, split.camera_id[index], -1).astype(np.int32)
+  return image, person_id, camera_id, index, valid.astype(np.uint8)
+
+
+def _make_evaluation_row(
+  config: DataConfig, image: tf.Tensor, *columns: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+  image = tf.cond(
+    tf.strings.length(image) > 0,
+    lambda: image_ops.evaluation_image(image, config.image_size_hw),
+    lambda: tf.zeros((*config.image_size_hw, 3), tf.uint8),
+  )
+  return image, *columns
+
+
+def _encoded(split: ReidSplit, index: np.ndarray) -> EncodedImage:
+  """Returns the files of some records, in two arrays of bytes."""
+  files = [split.encoded(i) for i in index]
+  image, part_labels = (np.array([file[i] for file in files], object) for i in range(2))
+  return EncodedImage(image, part_labels)
