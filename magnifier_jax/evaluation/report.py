@@ -59,7 +59,7 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
 
 def render_report(data: ReportData) -> str:
   """Returns the report as one HTML page; the same data give the same page."""
-  curves = report_figures.training_curves(data.training_log)
+  panels = report_figures.training_panels(data.training_log)
   charts = [report_figures.cmc_chart(data.results)]
   if data.distances is not None:
     charts.append(report_figures.distance_chart(data.distances, data.operating_points))
@@ -72,7 +72,7 @@ def render_report(data: ReportData) -> str:
       metrics={key: name for key, name in _METRICS.items() if _is_measured(data, key)},
       comparisons=_comparisons(data),
       charts=[chart for chart in charts if chart is not None],
-      training_charts=report_figures.training_charts(curves),
+      training_charts=[report_figures.training_chart(panel) for panel in panels],
       parts=report_pictures.PARTS,
     )
   )

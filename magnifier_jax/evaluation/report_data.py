@@ -41,20 +41,20 @@ class ResultRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class DistanceHistogram:
+class PairDistances:
   """How far apart the valid query–gallery pairs lie.
 
   Attributes:
     genuine: [bins] number of pairs of one person.
     impostor: [bins] number of pairs of two people.
     edges: [bins + 1] rising distances.
-    distance_name: the axis label, e.g. 'Euclidean distance'.
+    unit: the axis label, e.g. 'squared Euclidean distance'.
   """
 
   genuine: np.ndarray
   impostor: np.ndarray
   edges: np.ndarray
-  distance_name: str
+  unit: str
 
   def __post_init__(self):
     bins = len(self.edges) - 1
@@ -138,8 +138,8 @@ class ReportData:
     published_source: where those stand.
     distances: genuine and impostor pairs.
     operating_points: thresholds at given false-accept rates.
-    training_log: the records of `metrics.jsonl`: 'step', perhaps 'epoch', and any of 'loss/…',
-      'learning_rate', 'eval/mAP', 'eval/rank1' (fractions).
+    training_log: the records of `metrics.jsonl`: 'step', perhaps 'epoch', and any of 'loss/TERM',
+      'loss/TERM/PART', 'learning_rate', 'eval/mAP', 'eval/rank1' (fractions).
     queries: the best, median and worst queries.
     overlays: predicted parts of some queries.
   """
@@ -152,7 +152,7 @@ class ReportData:
   num_gallery: int
   published: Mapping[str, PublishedResult] = dataclasses.field(default_factory=dict)
   published_source: str = ""
-  distances: DistanceHistogram | None = None
+  distances: PairDistances | None = None
   operating_points: tuple[OperatingPoint, ...] = ()
   training_log: Sequence[Mapping[str, float]] = ()
   queries: tuple[QueryCase, ...] = ()

@@ -14,24 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from magnifier_jax.evaluation.report_data import DistanceHistogram, OperatingPoint, ResultRow
-from magnifier_jax.evaluation.report_pictures import data_uri
+from magnifier_jax.evaluation.report_data import OperatingPoint, PairDistances, ResultRow
+from magnifier_jax.evaluation.report_pictures import PARTS, data_uri
 
 # At least 3:1 against the page's white and its near-black, and each with its own dash pattern, so
 # that colour is never the only cue.
-_LINE_STYLES = (
-  ("#2f7fd1", "-"),
-  ("#d1660a", "--"),
-  ("#0f8a5f", "-."),
-  ("#a15bc0", ":"),
-  ("#8a7a1e", (0, (6, 1, 1, 1, 1, 1))),
-)
+_COLOURS = ("#2f7fd1", "#d1660a", "#0f8a5f", "#a15bc0", "#8a7a1e")
+_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _INK = "#010203"  # stands for the scheme's text colour until the SVG is written
 _SCHEME_STYLE = (
   "<style>svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#e6e8eb}}</style>"
 )
 _WIDE_INCHES = (5.6, 3.4)
 _SMALL_INCHES = (2.4, 1.75)  # two side by side on a phone keep legible labels
+_SMALL_WIDE_INCHES = (5.0, 1.75)
 _RC = {
   "svg.fonttype": "none",
   "svg.hashsalt": "report",  # the same data give the same file
@@ -59,6 +55,7 @@ class Chart(NamedTuple):
   title: str
   uri: str
   alt: str
+  wide: bool = False  # takes the room of two
 
 
 class Curve(NamedTuple):
@@ -69,13 +66,13 @@ class Curve(NamedTuple):
   y: np.ndarray
 
 
-class TrainingCurves(NamedTuple):
-  """What a training log holds, against `axis`, which is 'epoch' or 'step'."""
+class Panel(NamedTuple):
+  """Curves that share one small chart, against `axis`, which is 'epoch' or 'step'."""
 
+  title: str
   axis: str
-  losses: tuple[Curve, ...]
-  learning_rate: Curve | None
-  evaluations: tuple[Curve, ...]
+  curves: tuple[Curve, ...]
+  log_scale: bool = False
 
 
 def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
@@ -86,7 +83,7 @@ def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
   with matplotlib.rc_context(_RC):
     figure, axes = _new_figure(_WIDE_INCHES)
     for index, row in enumerate(rows):
-      colour, dashes = _LINE_STYLES[index % len(_LINE_STYLES)]
+      colour, dashes = _line_style(index)
       ranks = np.arange(1, len(row.cmc) + 1)
       axes.plot(
         ranks, 100 * row.cmc, color=colour, linestyle=dashes, marker="o", markersize=4,
@@ -105,9 +102,7 @@ def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
   return Chart("Cumulative matching characteristic", uri, f"CMC curves. {alt}.")
 
 
-def distance_chart(
-  histogram: DistanceHistogram, operating_points: Sequence[OperatingPoint]
-) -> Chart:
+def distance_chart(distances: PairDistances, operating_points: Sequence[OperatingPoint]) -> Chart:
   """Draws how genuine and impostor distances are spread, with the thresholds as upright lines.
 
   Either kind is scaled to its own total: impostor pairs outnumber genuine ones a thousandfold.
@@ -115,68 +110,102 @@ def distance_chart(
   with matplotlib.rc_context(_RC):
     figure, axes = _new_figure(_WIDE_INCHES)
     for index, kind in enumerate(("genuine", "impostor")):
-      counts = np.asarray(getattr(histogram, kind), np.float64)
+      counts = np.asarray(getattr(distances, kind), np.float64)
       share = 100 * counts / max(counts.sum(), 1)
-      colour, dashes = _LINE_STYLES[index]
-      axes.stairs(share, histogram.edges, color=colour, alpha=0.25, fill=True)
+      colour, dashes = _line_style(index)
+      axes.stairs(share, distances.edges, color=colour, alpha=0.25, fill=True)
       axes.stairs(
-        share, histogram.edges, color=colour, linestyle=dashes, linewidth=1.5,
+        share, distances.edges, color=colour, linestyle=dashes, linewidth=1.5,
         label=f"{kind}, {int(counts.sum()):,} pairs",
       )  # fmt: skip
     _draw_thresholds(axes, operating_points)
-    axes.set(xlabel=histogram.distance_name, ylabel="pairs in a bin (%)", ylim=(0, None))
-    axes.set_xlim(*_occupied_range(histogram))
+    axes.set(xlabel=distances.unit, ylabel="pairs in a bin (%)", ylim=(0, None))
+    axes.set_xlim(*_occupied_range(distances))
     figure.legend(loc="outside lower center", ncols=2)
     uri = _svg_uri(figure)
   alt = (
-    f"Histograms of {histogram.distance_name}: the median is near "
-    f"{_median(histogram.genuine, histogram.edges):.3g} for genuine pairs and near "
-    f"{_median(histogram.impostor, histogram.edges):.3g} for impostor pairs."
+    f"Histograms of {distances.unit}: the median is near "
+    f"{_median(distances.genuine, distances.edges):.3g} for genuine pairs and near "
+    f"{_median(distances.impostor, distances.edges):.3g} for impostor pairs."
   )
   return Chart("Genuine and impostor distances", uri, alt)
 
 
-def training_charts(curves: TrainingCurves) -> tuple[Chart, ...]:
-  """Draws a small chart for every loss term, the learning rate and the evaluations."""
-  charts = [_curve_chart(curve.name, (curve,), curves.axis) for curve in curves.losses]
-  if curves.learning_rate is not None:
-    charts.append(_curve_chart("learning rate", (curves.learning_rate,), curves.axis, log=True))
-  if curves.evaluations:
-    charts.append(_curve_chart("evaluation (%)", curves.evaluations, curves.axis))
-  return tuple(charts)
+def training_chart(panel: Panel) -> Chart:
+  """Draws a small chart; a wide one, with its legend aside, for the curves of all parts."""
+  wide = len(panel.curves) > 2
+  with matplotlib.rc_context(_RC | {"font.size": 9, "legend.fontsize": 8}):
+    figure, axes = _new_figure(_SMALL_WIDE_INCHES if wide else _SMALL_INCHES)
+    for index, curve in enumerate(panel.curves):
+      colour, dashes = _line_style(index)
+      marker = "o" if len(curve.x) < _POINTS_WITH_MARKERS else None
+      axes.plot(
+        curve.x, curve.y, color=colour, linestyle=dashes, linewidth=1.2, marker=marker,
+        markersize=3, label=curve.name,
+      )  # fmt: skip
+    axes.set_xlabel(panel.axis)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    if panel.log_scale and all((curve.y > 0).all() for curve in panel.curves):
+      axes.set_yscale("log")
+    else:
+      axes.yaxis.set_major_locator(MaxNLocator(4))
+    if wide:
+      figure.legend(loc="outside right upper")
+    elif len(panel.curves) > 1:
+      axes.legend()
+    uri = _svg_uri(figure)
+  alt = "; ".join(
+    f"{curve.name} {curve.y[0]:.4g} at {curve.x[0]:g}, {curve.y[-1]:.4g} at {curve.x[-1]:g}"
+    for curve in panel.curves
+  )
+  return Chart(panel.title, uri, f"Against the {panel.axis}: {alt}.", wide)
 
 
-def training_curves(log: Sequence[Mapping[str, float]]) -> TrainingCurves:
-  """Sorts the records of `metrics.jsonl` into curves.
+def training_panels(log: Sequence[Mapping[str, float]]) -> tuple[Panel, ...]:
+  """Sorts the records of `metrics.jsonl` into panels: losses, learning rate, evaluations.
 
-  A run that went back to a checkpoint logs some steps twice; the later record counts.
+  If a step was logged twice, the later record counts. Records without an epoch, as those of
+  evaluations, are placed by their step. The weights β, logged beside the losses, are left out:
+  they say what was occluded in one batch.
 
   Args:
-    log: records with 'step', perhaps 'epoch', and any of 'loss/…' (the total first, then by
-      name), 'learning_rate', 'eval/rank1' and 'eval/mAP'. Records without an epoch, as those of
-      evaluations, are placed by their step.
+    log: records with 'step', perhaps 'epoch', and any of 'loss/TERM', 'loss/TERM/PART',
+      'learning_rate', 'eval/rank1' and 'eval/mAP' (fractions).
   """
-  steps = _by_step(log, "epoch")
-  axis = "epoch" if steps else "step"
+  epochs = _by_step(log, "epoch")
+  axis = "epoch" if epochs else "step"
+  epochs = {0: 0.0} | epochs  # an evaluation may precede the first step
 
-  def curve(key: str, name: str, scale: float = 1.0) -> Curve | None:
+  def curve(key: str, name: str, scale: float = 1.0) -> Curve:
     values = _by_step(log, key)
-    if not values:
-      return None
     x = np.array(list(values), np.float64)
     if axis == "epoch":
-      x = np.interp(x, list(steps), list(steps.values()))
+      x = np.interp(x, list(epochs), list(epochs.values()))
     return Curve(name, x, scale * np.array(list(values.values()), np.float64))
 
-  terms = {key.removeprefix("loss/") for record in log for key in record if key[:5] == "loss/"}
-  losses = [
-    curve(f"loss/{term}", _loss_name(term))
-    for term in sorted(terms, key=lambda term: (term != "total", term))
+  panels = [
+    Panel(_loss_name(term), axis, tuple(curve(key, name) for key, name in keys.items()))
+    for term, keys in _loss_terms(log).items()
   ]
-  evaluations = (curve("eval/rank1", "rank 1", 100.0), curve("eval/mAP", "mAP", 100.0))
-  return TrainingCurves(
-    axis, tuple(losses), curve("learning_rate", "learning rate"), tuple(filter(None, evaluations))
-  )
+  panels += [
+    Panel("learning rate", axis, (curve("learning_rate", "learning rate"),), log_scale=True),
+    Panel(
+      "evaluation (%)", axis, (curve("eval/rank1", "rank 1", 100), curve("eval/mAP", "mAP", 100))
+    ),
+  ]
+  return tuple(panel for panel in panels if all(len(curve.x) for curve in panel.curves))
+
+
+def _loss_terms(log: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]:
+  """Returns term → key in the log → name of the curve, in the order of the log."""
+  terms: dict[str, dict[str, str]] = {}
+  for key in dict.fromkeys(key for record in log for key in record):
+    prefix, _, rest = key.partition("/")
+    term, _, part = rest.partition("/")
+    if prefix == "loss" and not term.endswith("_beta"):
+      name = PARTS[int(part)].name if part else _loss_name(term)
+      terms.setdefault(term, {})[key] = name
+  return terms
 
 
 def _loss_name(term: str) -> str:
@@ -189,34 +218,14 @@ def _by_step(log: Sequence[Mapping[str, float]], key: str) -> dict[float, float]
   return dict(sorted(values.items()))
 
 
-def _curve_chart(title: str, curves: Sequence[Curve], axis: str, log: bool = False) -> Chart:
-  with matplotlib.rc_context(_RC | {"font.size": 9}):
-    figure, axes = _new_figure(_SMALL_INCHES)
-    for curve, (colour, dashes) in zip(curves, _LINE_STYLES):
-      marker = "o" if len(curve.x) < _POINTS_WITH_MARKERS else None
-      axes.plot(
-        curve.x, curve.y, color=colour, linestyle=dashes, linewidth=1.2, marker=marker,
-        markersize=3, label=curve.name,
-      )  # fmt: skip
-    axes.set_xlabel(axis)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    if log and all((curve.y > 0).all() for curve in curves):
-      axes.set_yscale("log")
-    else:
-      axes.yaxis.set_major_locator(MaxNLocator(4))
-    if len(curves) > 1:
-      axes.legend(fontsize=8)
-    uri = _svg_uri(figure)
-  alt = "; ".join(
-    f"{curve.name} from {curve.y[0]:.4g} at {axis} {curve.x[0]:g} to {curve.y[-1]:.4g} at "
-    f"{axis} {curve.x[-1]:g}"
-    for curve in curves
-  )
-  return Chart(title, uri, f"{alt[0].upper()}{alt[1:]}.")
-
-
 def _marked_ranks(max_rank: int) -> list[int]:
   return [rank for rank in (1, 5, 10, 20, 50, 100) if rank <= max_rank]
+
+
+def _line_style(index: int) -> tuple[str, str | tuple]:
+  """Returns the colour and the dashes of a chart's line; no pair comes twice among 25."""
+  turn, colour = divmod(index, len(_COLOURS))
+  return _COLOURS[colour], _DASHES[(colour + turn) % len(_DASHES)]
 
 
 def _draw_thresholds(axes: Axes, operating_points: Sequence[OperatingPoint]) -> None:
@@ -233,11 +242,11 @@ def _draw_thresholds(axes: Axes, operating_points: Sequence[OperatingPoint]) -> 
     )
 
 
-def _occupied_range(histogram: DistanceHistogram) -> tuple[float, float]:
-  occupied = np.flatnonzero(np.asarray(histogram.genuine) + np.asarray(histogram.impostor))
+def _occupied_range(distances: PairDistances) -> tuple[float, float]:
+  occupied = np.flatnonzero(np.asarray(distances.genuine) + np.asarray(distances.impostor))
   if len(occupied) == 0:
-    return float(histogram.edges[0]), float(histogram.edges[-1])
-  return float(histogram.edges[occupied[0]]), float(histogram.edges[occupied[-1] + 1])
+    return float(distances.edges[0]), float(distances.edges[-1])
+  return float(distances.edges[occupied[0]]), float(distances.edges[occupied[-1] + 1])
 
 
 def _median(counts: np.ndarray, edges: np.ndarray) -> float:

@@ -25,7 +25,6 @@ _FLAGS = (
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  "about:blank",  # not the new-tab page, which loads dozens of files of its own
 )
 
 
@@ -50,6 +49,8 @@ class Browser:
     }
     session = _post(f"{server}/session", {"capabilities": {"alwaysMatch": capabilities}})
     self._session = f"{server}/session/{session['sessionId']}"
+    # Leave the new-tab page, which asks for dozens of files of its own.
+    _post(f"{self._session}/url", {"url": "about:blank"})
 
   def open(self, path: pathlib.Path) -> None:
     """Opens a file and waits until everything in it is loaded."""

@@ -17,8 +17,8 @@ from magnifier_jax.config import PublishedResult
 from magnifier_jax.evaluation import report_figures, report_pictures
 from magnifier_jax.evaluation.report import render_report, write_report
 from magnifier_jax.evaluation.report_data import (
-  DistanceHistogram,
   OperatingPoint,
+  PairDistances,
   PartOverlay,
   QueryCase,
   ReportData,
@@ -74,6 +74,7 @@ def training_log() -> list[dict[str, float]]:
   log = []
   for step in range(20, 420, 20):
     losses = {f"loss/{term}": 5 * math.exp(-step / 200) for term in terms}
+    losses |= {f"loss/part_id/{part}": part + 100 / step for part in range(8)}
     log.append({"step": step, "epoch": step / 40, "learning_rate": 1e-4, **losses})
   return [*log, {"step": 200, "eval/mAP": 0.25, "eval/rank1": 0.5}]
 
@@ -101,7 +102,7 @@ def data() -> ReportData:
       "not measured here": PublishedResult(rank1=60.0, mAP=90.0),
     },
     published_source="a table",
-    distances=DistanceHistogram(
+    distances=PairDistances(
       np.array([3, 2, 1, 0]), np.array([0, 10, 20, 30]), np.linspace(0, 2, 5), "some distance"
     ),
     operating_points=(OperatingPoint(1e-2, 0.75, 0.5), OperatingPoint(1e-3, 0.25, 0.3)),
@@ -134,8 +135,8 @@ def table_rows(page_source: str) -> dict[str, list[str]]:
 
 def test_everything_is_inside_the_page(data, page):
   images = page.all("img")
-  # 2 + 8 figures, 3 queries with 10 results each, 3 + 2 pictures of parts.
-  assert len(images) == 2 + 8 + 3 * 11 + 5
+  # 2 + 9 figures, 3 queries with 10 results each, 3 + 2 pictures of parts.
+  assert len(images) == 2 + 9 + 3 * 11 + 5
   assert all(image["alt"].strip() and image["src"].startswith("data:image/") for image in images)
   for _, attributes in page.tags:
     for name in ("src", "href", "srcset", "action", "data"):
@@ -212,25 +213,39 @@ def test_figures_take_the_colour_scheme_and_name_their_lines(data):
   assert "near 0.25 for genuine pairs and near 1.25 for impostor pairs" in chart.alt
 
 
-def test_training_curves_follow_the_step():
+def test_training_panels_follow_the_step():
   log = [
-    {"step": 10, "epoch": 1.0, "loss/total": 9.0, "loss/fusion_id": 3.0},
+    {"step": 0, "eval/mAP": 0.125, "eval/rank1": 0.25},
+    {"step": 10, "epoch": 1.0, "loss/total": 9.0, "loss/fusion_id": 3.0, "grad_norm": 1.0},
     {"step": 30, "epoch": 3.0, "loss/total": 7.0, "loss/fusion_id": 2.0},
-    {"step": 20, "eval/mAP": 0.5},
+    {"step": 25, "eval/mAP": 0.75, "eval/rank1": 0.5},
     {"step": 20, "epoch": 2.0, "loss/total": 8.0},
     {"step": 30, "epoch": 3.0, "loss/total": 6.0},
-    {"step": 25, "eval/mAP": 0.75},
   ]
-  curves = report_figures.training_curves(log)
-  assert curves.axis == "epoch"
-  assert [curve.name for curve in curves.losses] == ["total loss", "fusion ID loss"]
-  np.testing.assert_array_equal(curves.losses[0].x, [1, 2, 3])
-  np.testing.assert_array_equal(curves.losses[0].y, [9, 8, 6])
-  np.testing.assert_array_equal(curves.losses[1].x, [1, 3])
-  np.testing.assert_array_equal(curves.evaluations[0].x, [2, 2.5])
-  np.testing.assert_array_equal(curves.evaluations[0].y, [50, 75])
-  assert curves.learning_rate is None
-  assert report_figures.training_curves([{"step": 5, "loss/total": 1.0}]).axis == "step"
+  total, fusion, evaluation = report_figures.training_panels(log)
+  assert {panel.axis for panel in (total, fusion, evaluation)} == {"epoch"}
+  assert (total.title, fusion.title) == ("total loss", "fusion ID loss")
+  np.testing.assert_array_equal(total.curves[0].x, [1, 2, 3])
+  np.testing.assert_array_equal(total.curves[0].y, [9, 8, 6])
+  np.testing.assert_array_equal(fusion.curves[0].x, [1, 3])
+  assert [curve.name for curve in evaluation.curves] == ["rank 1", "mAP"]
+  np.testing.assert_array_equal(evaluation.curves[1].x, [0, 2.5])
+  np.testing.assert_array_equal(evaluation.curves[1].y, [12.5, 75])
+  (panel,) = report_figures.training_panels([{"step": 5, "loss/total": 1.0}])
+  assert (panel.axis, panel.curves[0].x) == ("step", [5])
+
+
+def test_the_losses_of_all_parts_share_a_panel_and_weights_have_none():
+  record = {f"loss/part_id/{part}": float(part) for part in range(8)}
+  record |= {"loss/adversarial_beta": 0.7} | {f"loss/part_beta/{part}": 0.5 for part in range(8)}
+  (panel,) = report_figures.training_panels([{"step": 20, **record}])
+  assert panel.title == "part ID loss"
+  assert [(curve.name, curve.y[0]) for curve in panel.curves][::7] == [
+    ("background", 0),
+    ("foot", 7),
+  ]
+  assert report_figures.training_chart(panel).wide
+  assert len({report_figures._line_style(index) for index in range(8)}) == 8
 
 
 def test_parts_are_painted_on_the_picture_by_their_share_of_it():
@@ -261,9 +276,10 @@ def test_a_report_replaces_the_last_one_whole_or_not_at_all(tmp_path, data, monk
     unfinished.write_bytes(text[:100].encode())
     raise OSError("no space left")
 
-  with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+  with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, "write_text", fill_the_disk)
-    write_report(path, data)
+    with pytest.raises(OSError, match="no space left"):
+      write_report(path, data)
   assert path.read_text() == "the last one"
   assert list(tmp_path.iterdir()) == [path]
   write_report(path, data)
@@ -348,7 +364,7 @@ def test_chromium_shows_the_page(chromium, tmp_path, data, width, height, phone,
   assert [url for url in chromium.requested() if not url.startswith("data:")] == [path.as_uri()]
   broken = "return [...document.images].filter(image => !image.naturalWidth).map(i => i.alt)"
   assert chromium.evaluate(broken) == []
-  assert chromium.evaluate("return document.images.length") == 48
+  assert chromium.evaluate("return document.images.length") == 49
   assert chromium.evaluate("return innerWidth") == width
   assert chromium.evaluate("return document.documentElement.scrollWidth") <= width
   background = chromium.evaluate("return getComputedStyle(document.body).backgroundColor")
