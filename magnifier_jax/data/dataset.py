@@ -17,9 +17,10 @@ from absl import logging
 
 from magnifier_jax.config import ConfigError, DataConfig
 from magnifier_jax.data.cuhk03_np import Cuhk03Np
-from magnifier_jax.data.records import ReidBuilder, SourceMissingError
+from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError
+from magnifier_jax.data.synthetic_reid import SyntheticReid
 
-BUILDERS = (Cuhk03Np,)
+BUILDERS = (Cuhk03Np, SyntheticReid)
 
 
 class EncodedImage(NamedTuple):
@@ -75,7 +76,7 @@ def load(config: DataConfig) -> ReidDataset:
     SourceError: when the user's files are missing or damaged; the message names them.
   """
   builder = prepare(config)
-  train, query, gallery = (_open_split(builder, split) for split in ("train", "query", "gallery"))
+  train, query, gallery = (_open_split(builder, split) for split in SPLITS)
   train_person_ids, person_id = np.unique(train.person_id, return_inverse=True)
   return ReidDataset(
     name=config.dataset,
@@ -104,14 +105,15 @@ def prepare(config: DataConfig) -> ReidBuilder:
       raise
     logging.warning("%s. Using the copy prepared before, in %s", error, builder.data_path)
     return builder
-  if prepared is not None and prepared != current:
-    logging.warning(
-      "The files of %s changed since %s was prepared from them: preparing again",
-      config.dataset,
-      builder.data_path,
-    )
   if prepared != current:
-    _prepare(builder, manual_dir)
+    if prepared is not None:
+      logging.warning(
+        "The files of %s have changed since %s was prepared from them: preparing again",
+        config.dataset,
+        builder.data_path,
+      )
+    _prepare(builder, manual_dir, current)
+    builder = _builder(config)  # reads afresh what lies there now, whoever put it there
   return builder
 
 
@@ -141,18 +143,24 @@ def _reads_user_files(builder: ReidBuilder) -> bool:
   return builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
 
 
-def _prepare(builder: ReidBuilder, manual_dir: Path | None) -> None:
+def _prepare(builder: ReidBuilder, manual_dir: Path | None, fingerprint: str) -> None:
   logging.info("Preparing %s in %s", builder.name, builder.data_path)
+  # Nothing is ever downloaded; the modes differ in whether a copy that is there is replaced.
+  modes = tfds.GenerateMode
+  replace = builder.data_path.exists()
   download_config = tfds.download.DownloadConfig(
     manual_dir=manual_dir,
-    # Nothing is downloaded; this mode replaces a prepared copy where the other would keep it.
-    download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS,
+    download_mode=modes.REUSE_CACHE_IF_EXISTS if replace else modes.REUSE_DATASET_IF_EXISTS,
   )
   # TFDS's bars know no totals and its prints speak of downloads; the builder has its own bar.
   tfds.disable_progress_bar()
   try:
     with contextlib.redirect_stdout(io.StringIO()):
       builder.download_and_prepare(download_config=download_config)
+  except OSError:
+    # Another process may have put the same copy there first; then it is as good.
+    if builder.prepared_fingerprint() != fingerprint:
+      raise
   finally:
     tfds.enable_progress_bar()
 

@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from magnifier_jax.errors import UserError
+
 SPLITS = ("train", "query", "gallery")
 
 _FINGERPRINT_FILE = "source_fingerprint.json"
@@ -38,7 +40,7 @@ class SplitIndex(NamedTuple):
   path: tuple[str, ...]
 
 
-class SourceError(ValueError):
+class SourceError(UserError):
   """The user's data set is incomplete or damaged; the message names the file or folder."""
 
 
