@@ -78,9 +78,11 @@ def bin_counts(distances: np.ndarray) -> np.ndarray:
     EvaluationError: if a distance is negative or NaN.
   """
   scaled = np.minimum(distances.ravel() * np.float32(BINS_PER_UNIT), np.float32(NUM_BINS))
+  with np.errstate(invalid="ignore"):  # NaN becomes a negative number, which bincount refuses
+    bins = scaled.astype(np.intp)
   try:
-    return np.bincount(scaled.astype(np.intp), minlength=NUM_BINS + 1)[:NUM_BINS]
-  except ValueError:  # numpy's check for negative numbers, which NaN becomes too
+    return np.bincount(bins, minlength=NUM_BINS + 1)[:NUM_BINS]
+  except ValueError:
     raise EvaluationError("distances must not be negative or NaN") from None
 
 

@@ -186,6 +186,8 @@ def evaluate_ranking(
   query_embeddings = np.asarray(query_embeddings, np.float32)
   gallery_embeddings = np.asarray(gallery_embeddings, np.float32)
   index = _person_index(query_embeddings, gallery_embeddings, query, gallery)
+  if block_size is not None and block_size < 1:
+    raise EvaluationError(f"block_size: must be at least 1, got {block_size}")
   if mesh is None and jax.default_backend() != "cpu":
     mesh = data_mesh(jax.local_devices())
   if mesh is None:

@@ -54,5 +54,5 @@ def pair_distances(
   """Returns the distances of all genuine and of all impostor pairs."""
   same_person = query.person_id[:, None] == gallery.person_id[None]
   same_camera = query.camera_id[:, None] == gallery.camera_id[None]
-  junk = np.broadcast_to(gallery.person_id[None] == -1, distances.shape)
+  junk = (query.person_id[:, None] == -1) | (gallery.person_id[None] == -1)
   return distances[same_person & ~same_camera & ~junk], distances[~same_person & ~junk]
