@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from magnifier_jax.config import NUM_PARTS, PublishedResult
+from magnifier_jax.errors import UserError
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
   """A report cannot be made of what was given; the message starts with the field's name."""
 
 
