@@ -15,8 +15,8 @@ from magnifier_jax.data.synthetic_cameras import CAMERAS, Camera, backdrop, deve
 
 # Painted at this many times the picture's size, then averaged: smooth edges without a renderer.
 _SUPERSAMPLING = 2
-_OCCLUDER_PROBABILITY = 0.3
-_PASSER_BY_PROBABILITY = 0.3
+_OCCLUDER_PROBABILITY = 0.2
+_PASSER_BY_PROBABILITY = 0.2
 _IN_FRONT_PROBABILITY = 0.3  # of a passer-by
 
 
