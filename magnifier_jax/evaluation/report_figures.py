@@ -17,9 +17,9 @@ from matplotlib.ticker import MaxNLocator
 from magnifier_jax.evaluation.report_data import OperatingPoint, PairDistances, ResultRow
 from magnifier_jax.evaluation.report_pictures import PARTS, data_uri
 
-# At least 3:1 against the page's white and its near-black, and each with its own dash pattern, so
+# At least 3.5:1 against the panels of either colour scheme, and each with its own dash pattern, so
 # that colour is never the only cue.
-_COLOURS = ("#2f7fd1", "#d1660a", "#0f8a5f", "#a15bc0", "#8a7a1e")
+_COLOURS = ("#2f7fd1", "#c95f08", "#0f8a5f", "#a15bc0", "#8a7a1e")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 _INK = "#010203"  # stands for the scheme's text colour until the SVG is written
 _SCHEME_STYLE = (
