@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks import opponents
 from magnifier_jax.evaluation.distances import distance_blocks
 from magnifier_jax.evaluation.ranking import Identities, evaluate_blocks, evaluate_ranking
 from magnifier_jax.evaluation.reranking import (
@@ -10,7 +11,6 @@ from magnifier_jax.evaluation.reranking import (
   evaluate_reranked,
   reranked_distances,
 )
-from tests.evaluation import dense_reranking
 from tests.evaluation.random_features import clustered, coarse
 
 
@@ -29,7 +29,7 @@ def _dense(query_embeddings, gallery_embeddings, options: RerankingOptions) -> n
   # Distances from the same product: another's last bits could swap neighbours. The dense algorithm
   # ranks down columns.
   distances = np.concatenate([block.copy() for block in distance_blocks(embeddings, embeddings)])
-  return dense_reranking.rerank(distances.T, len(query_embeddings), *options)
+  return opponents.rerank_densely(distances.T, len(query_embeddings), *options)
 
 
 def _sparse(query_embeddings, gallery_embeddings, options, block_size=None) -> np.ndarray:
