@@ -11,12 +11,14 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from magnifier_jax.errors import UserError
+
 NUM_PARTS = 8
 UPPER_PARTS = 4  # head, torso, upper arm, lower arm
 LOWER_PARTS = 3  # upper leg, lower leg, foot
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
   """A config field is unknown, missing, of the wrong type, or out of range."""
 
 

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from magnifier_jax.errors import UserError
 
-class DeviceError(ValueError):
+
+class DeviceError(UserError):
   """The batch and the devices do not fit."""
 
 

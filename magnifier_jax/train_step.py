@@ -1,22 +1,20 @@
 """The training state, and one update of it: losses, gradient, optimiser, under jit on a mesh."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax.sharding import Mesh
 
 from magnifier_jax import losses
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config, LossConfig
-from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
+from magnifier_jax.models.magnifier_net import MagnifierNetOutput
 from magnifier_jax.models.parts import resize_nearest
+from magnifier_jax.network import Network, Tree, create_network
 from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
-
-Tree = dict[str, Any]
 
 
 class TrainState(NamedTuple):
@@ -54,50 +52,11 @@ class LossTerms(NamedTuple):
   segmentation: jax.Array | None = None
 
 
-class Network(NamedTuple):
-  """A MagnifierNet taken apart: its structure, and how to run it on plain trees."""
+class StepMetrics(NamedTuple):
+  """What an update reports."""
 
-  graphdef: nnx.GraphDef
-  dtype: jnp.dtype
-  pixel_mean: tuple[float, float, float]
-  pixel_std: tuple[float, float, float]
-
-  def apply(
-    self,
-    params: Tree,
-    batch_stats: Tree,
-    images: jax.Array,
-    part_labels: jax.Array | None = None,
-    keep_mask: jax.Array | None = None,
-    *,
-    train: bool,
-  ) -> tuple[MagnifierNetOutput, Tree]:
-    """Runs the network on normalised images; returns its output and the new batch statistics."""
-    model = nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
-    output = model(images, part_labels, keep_mask, train=train)
-    return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-  def normalize(self, images: jax.Array) -> jax.Array:
-    """Maps uint8 RGB images [B, H, W, 3] to (image − mean) / std in at least float32."""
-    dtype = jnp.promote_types(self.dtype, jnp.float32)
-    mean = jnp.asarray(self.pixel_mean, dtype).reshape(1, 1, 1, 3)
-    std = jnp.asarray(self.pixel_std, dtype).reshape(1, 1, 1, 3)
-    return (images.astype(dtype) - mean) / std
-
-
-def create_network(config: Config, num_people: int) -> tuple[Network, Callable]:
-  """Returns the network and `init(key) → (params, batch_stats)`, which draws its weights."""
-  dtype = jnp.dtype(config.dtype)
-
-  def build(key: jax.Array) -> MagnifierNet:
-    return MagnifierNet(config.model, num_people, dtype=dtype, rngs=nnx.Rngs(params=key))
-
-  def init(key: jax.Array) -> tuple[Tree, Tree]:
-    _, params, batch_stats = nnx.split(build(key), nnx.Param, nnx.BatchStat)
-    return nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
-
-  graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(jax.random.key(0))))
-  return Network(graphdef, dtype, config.data.pixel_mean, config.data.pixel_std), init
+  losses: LossTerms
+  grad_norm: jax.Array  # scalar, L2 norm over all parameters, before the L2 term
 
 
 class Trainer(NamedTuple):
@@ -105,7 +64,7 @@ class Trainer(NamedTuple):
 
   network: Network
   init: Callable[[int], TrainState]  # seed → replicated state
-  step: Callable[[TrainState, Batch], tuple[TrainState, LossTerms]]  # donates the state
+  step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]  # donates the state
   schedule: optax.Schedule
 
 
@@ -127,7 +86,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     params, batch_stats = init_network(jax.random.key(seed))
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, LossTerms]:
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     diversity_on = state.step >= diversity_start
 
     def loss_function(params: Tree) -> tuple[jax.Array, tuple[LossTerms, Tree]]:
@@ -145,7 +104,8 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     grads, (terms, batch_stats) = jax.grad(loss_function, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), terms
+    metrics = StepMetrics(terms, optax.tree.norm(grads))
+    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
   on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return Trainer(

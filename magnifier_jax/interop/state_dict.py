@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from magnifier_jax.errors import UserError
 from magnifier_jax.models.parts import NUM_PARTS
 
 Tree = dict[str, Any]
@@ -51,7 +52,7 @@ _LEAVES = {
 }
 
 
-class StateDictError(ValueError):
+class StateDictError(UserError):
   """A `state_dict` does not fit the network; the message lists every entry that does not."""
 
 

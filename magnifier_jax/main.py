@@ -1,0 +1,87 @@
+"""Trains or evaluates: `python -m magnifier_jax.main --config=configs/cuhk03.py`."""
+
+import logging as python_logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+# TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", help_string="Config file, with its variant after a colon.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder for checkpoints and results. Default: runs/<config name>."
+)
+_MODE = flags.DEFINE_enum(
+  "mode", "train", ["train", "evaluate"], "Train and evaluate, or evaluate what a workdir holds."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Validates the config, then trains or evaluates."""
+  from magnifier_jax.config import Config, ConfigError
+
+  if len(argv) > 1:
+    raise ConfigError(f"unexpected argument {argv[1]!r}; options look like --config.field=value")
+  if _CONFIG.value is None:
+    raise ConfigError("--config: missing; for example --config=configs/synthetic.py")
+  config = Config.from_config_dict(_CONFIG.value)
+  if config.dtype == "float64":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+  workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+  if _MODE.value == "train":
+    from magnifier_jax.train import train
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    train(config, workdir)
+  else:
+    from magnifier_jax.evaluate_run import evaluate_run
+
+    evaluate_run(config, workdir)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; a bad config file, field or value is one line, not a traceback."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _exit(str(error))
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    # config_flags lets these through when it loads the file and sets the fields.
+    _exit(f"--config: {str(error).strip()}")
+
+
+def _exit(message: str) -> None:
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(2)
+
+
+def _run(argv: list[str]) -> None:
+  # Every error of ours that a user can mend is a ValueError whose message is the whole story.
+  from magnifier_jax.errors import UserError
+
+  try:
+    main(argv)
+  except UserError as error:
+    _exit(str(error))
+
+
+def cli() -> None:
+  """Entry point."""
+  warnings.filterwarnings("ignore", module="tensorflow")
+  python_logging.getLogger().setLevel(python_logging.WARNING)
+  logging.set_verbosity(logging.WARNING)
+  app.run(_run, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+  cli()

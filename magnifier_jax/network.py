@@ -1,0 +1,63 @@
+"""A MagnifierNet as plain functions on nested dicts of parameters and batch statistics.
+
+The NNX module is taken apart once, here, so that the update, checkpoints and evaluation see nothing
+but plain JAX.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from magnifier_jax.config import Config
+from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
+
+Tree = dict[str, Any]
+
+
+class Network(NamedTuple):
+  """A MagnifierNet taken apart: its structure, and how to run it on plain trees."""
+
+  graphdef: nnx.GraphDef
+  dtype: jnp.dtype
+  pixel_mean: tuple[float, float, float]
+  pixel_std: tuple[float, float, float]
+
+  def apply(
+    self,
+    params: Tree,
+    batch_stats: Tree,
+    images: jax.Array,
+    part_labels: jax.Array | None = None,
+    keep_mask: jax.Array | None = None,
+    *,
+    train: bool,
+  ) -> tuple[MagnifierNetOutput, Tree]:
+    """Runs the network on normalised images; returns its output and the new batch statistics."""
+    model = nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
+    output = model(images, part_labels, keep_mask, train=train)
+    return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+  def normalize(self, images: jax.Array) -> jax.Array:
+    """Maps uint8 RGB images [B, H, W, 3] to (image − mean) / std in at least float32."""
+    dtype = jnp.promote_types(self.dtype, jnp.float32)
+    mean = jnp.asarray(self.pixel_mean, dtype).reshape(1, 1, 1, 3)
+    std = jnp.asarray(self.pixel_std, dtype).reshape(1, 1, 1, 3)
+    return (images.astype(dtype) - mean) / std
+
+
+def create_network(config: Config, num_people: int) -> tuple[Network, Callable]:
+  """Returns the network and `init(key) → (params, batch_stats)`, which draws its weights."""
+  dtype = jnp.dtype(config.dtype)
+
+  def build(key: jax.Array) -> MagnifierNet:
+    return MagnifierNet(config.model, num_people, dtype=dtype, rngs=nnx.Rngs(params=key))
+
+  def init(key: jax.Array) -> tuple[Tree, Tree]:
+    _, params, batch_stats = nnx.split(build(key), nnx.Param, nnx.BatchStat)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(batch_stats)
+
+  graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(jax.random.key(0))))
+  return Network(graphdef, dtype, config.data.pixel_mean, config.data.pixel_std), init

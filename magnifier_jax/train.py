@@ -1,0 +1,221 @@
+"""The training loop: restore → evaluate → batch → step → log → evaluate and save."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.checkpoints import (
+  Checkpoints,
+  RunRecord,
+  abstract_state,
+  check_same_run,
+  run_record,
+)
+from magnifier_jax.config import Config
+from magnifier_jax.data import dataset as dataset_lib
+from magnifier_jax.data.dataset import ReidDataset
+from magnifier_jax.data.pipeline import train_batches, train_sampler
+from magnifier_jax.errors import UserError
+from magnifier_jax.evaluate import Evaluator
+from magnifier_jax.evaluation.ranking import RankingMetrics
+from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
+from magnifier_jax.train_step import Batch, StepMetrics, Trainer, TrainState, create_trainer
+
+
+class DivergenceError(UserError):
+  """A loss or the gradient is no longer finite."""
+
+
+def train(config: Config, workdir: Path) -> RankingMetrics:
+  """Trains a run from where its workdir stands to its last epoch.
+
+  Args:
+    config: of the run.
+    workdir: gets checkpoints, `metrics.jsonl`, TensorBoard events and `config.json`.
+
+  Returns:
+    The metrics of the trained network on the test people.
+
+  Raises:
+    DivergenceError: on a loss that is not finite; the last checkpoint stays.
+    CheckpointError: when the workdir holds another run.
+    ConfigError, SourceError, DeviceError: when the run cannot start.
+  """
+  return _Run(config, workdir).run()
+
+
+class _Run:
+  """What the parts of one training run share."""
+
+  def __init__(self, config: Config, workdir: Path):
+    self.config = config
+    self.workdir = workdir
+    self.mesh = mesh_lib.data_mesh()
+    mesh_lib.check_batch_size(
+      config.data.batch_size,
+      self.mesh,
+      "config.data: identities_per_batch × images_per_identity",
+    )
+    self.dataset = dataset_lib.load(config.data)
+    for note in train_sampler(self.dataset, config).notes():
+      say(f"note: {note}")
+    self.steps_per_epoch = steps_per_epoch(config, self.dataset)
+    self.num_steps = config.training.num_epochs * self.steps_per_epoch
+    num_people = self.dataset.train.num_people
+    self.trainer: Trainer = create_trainer(config, num_people, self.steps_per_epoch, self.mesh)
+    self.evaluator = Evaluator(config, self.dataset, self.trainer.network, self.mesh)
+    self.record: RunRecord = run_record(config, num_people, self.steps_per_epoch)
+    self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
+
+  def run(self) -> RankingMetrics:
+    """Restores, trains, evaluates and saves, in that order."""
+    state = self._restore_or_init()
+    first_step = int(state.step)
+    _write_config(self.workdir, self.record)
+    self.log = MetricsLog(self.workdir, first_step)
+    say(self._describe(first_step))
+    metrics = None
+    if first_step == 0 and self.config.evaluation.initial:
+      metrics = self._evaluate(state, "untrained")
+    elif first_step == self.num_steps:
+      metrics = self._evaluate(state, "already trained")
+    for trained in self._epochs(state, first_step):
+      epoch = int(trained.step) // self.steps_per_epoch
+      metrics = self._evaluate(trained, f"epoch {epoch}")
+      self.checkpoints.save(trained, self.record, metrics.summary())
+    self.checkpoints.close()
+    self.log.close()
+    return metrics
+
+  def _restore_or_init(self) -> TrainState:
+    latest = self.checkpoints.latest_step()
+    if latest is None:
+      return self.trainer.init(self.config.seed)
+    check_same_run(self.workdir, self.checkpoints.read_run(latest), self.record)
+    say(f"resuming from step {latest} in {self.checkpoints.directory}")
+    shapes = jax.eval_shape(lambda: self.trainer.init(self.config.seed))
+    return self.checkpoints.restore(latest, abstract_state(shapes, mesh_lib.replicated(self.mesh)))
+
+  def _epochs(self, state: TrainState, first_step: int) -> Iterator[TrainState]:
+    """Trains; yields the state whenever it is time to evaluate, and at the end."""
+    batches = train_batches(
+      self.dataset,
+      self.config,
+      first_step,
+      self.num_steps,
+      jax.process_index(),
+      jax.process_count(),
+    )
+    progress = Progress(self.num_steps, first_step)
+    evaluation_steps = self.config.evaluation.every_epochs * self.steps_per_epoch
+    in_flight: tuple[int, StepMetrics] | None = None
+    global_batches = mesh_lib.prefetch((Batch(*batch) for batch in batches), self.mesh)
+    for step, batch in enumerate(global_batches, start=first_step + 1):
+      state, metrics = self.trainer.step(state, batch)
+      # Fetched one step late, so that the next update is already running.
+      self._finish(in_flight, progress)
+      in_flight = (step, metrics)
+      if step % evaluation_steps == 0 or step == self.num_steps:
+        self._finish(in_flight, progress)
+        in_flight = None
+        yield state
+        progress.restart()
+
+  def _finish(self, in_flight: tuple[int, StepMetrics] | None, progress: Progress) -> None:
+    """Checks one step's losses, and logs them where it is time."""
+    if in_flight is None:
+      return
+    step, metrics = in_flight[0], jax.device_get(in_flight[1])
+    scalars = flatten(metrics.losses._asdict(), "loss")
+    scalars["grad_norm"] = float(metrics.grad_norm)
+    self._check_finite(step, scalars)
+    progress.update(step)
+    if step == progress.first + 1:
+      progress.restart()  # the first step compiled
+    if step % self.config.training.log_every_steps == 0 or step == self.num_steps:
+      images_per_second = progress.rate * self.config.data.batch_size
+      self._log_step(step, scalars, images_per_second, progress.left())
+
+  def _log_step(
+    self, step: int, scalars: dict[str, float], images_per_second: float, left: str
+  ) -> None:
+    learning_rate = float(self.trainer.schedule(np.int32(step - 1)))
+    epoch = step / self.steps_per_epoch
+    self.log.write(
+      step,
+      scalars
+      | {
+        "learning_rate": learning_rate,
+        "epoch": epoch,
+        "images_per_second": images_per_second,
+      },
+    )
+    shown = {
+      name: scalars[f"loss/{name}"]
+      for name in ("global_id", "global_triplet", "adversarial_id", "fusion_id", "segmentation")
+      if f"loss/{name}" in scalars
+    }
+    terms = "  ".join(f"{name} {value:.3f}" for name, value in shown.items())
+    say(
+      f"step {step}/{self.num_steps}  epoch {epoch:.2f}  loss {scalars['loss/total']:.3f}  {terms}"
+      f"  lr {learning_rate:.2g}  {images_per_second:.0f} img/s  {left} left"
+    )
+
+  def _check_finite(self, step: int, scalars: dict[str, float]) -> None:
+    broken = [name for name, value in scalars.items() if not np.isfinite(value)]
+    if not broken:
+      return
+    self.checkpoints.wait()
+    last = self.checkpoints.latest_step()
+    kept = f"the checkpoint of step {last} is intact" if last else "no checkpoint was written yet"
+    raise DivergenceError(
+      f"step {step}: {', '.join(broken)} is no longer finite; {kept} "
+      f"({self.checkpoints.directory}). Lower config.optimizer.learning_rate, or lengthen "
+      "config.optimizer.warmup_epochs."
+    )
+
+  def _evaluate(self, state: TrainState, when: str) -> RankingMetrics:
+    say(
+      f"evaluating ({when}): {len(self.dataset.query)} queries, "
+      f"{len(self.dataset.gallery)} gallery images"
+    )
+    metrics = self.evaluator(state.params, state.batch_stats)
+    summary = metrics.summary()
+    self.log.write(int(state.step), {f"eval/{name}": value for name, value in summary.items()})
+    say(f"{when}: {format_summary(metrics)}")
+    return metrics
+
+  def _describe(self, first_step: int) -> str:
+    train = self.dataset.train
+    devices = jax.devices()
+    return (
+      f"{self.config.name}: {len(train)} images of {train.num_people} people, "
+      f"{self.config.data.batch_size} a batch, {self.steps_per_epoch} steps an epoch, "
+      f"{self.num_steps - first_step} steps to go on {len(devices)} {devices[0].platform} "
+      f"device(s); results in {self.workdir}"
+    )
+
+
+def steps_per_epoch(config: Config, dataset: ReidDataset) -> int:
+  """Returns `config.training.steps_per_epoch`, or training images // batch size where it is 0."""
+  automatic = max(1, len(dataset.train) // config.data.batch_size)
+  return config.training.steps_per_epoch or automatic
+
+
+def format_summary(metrics: RankingMetrics) -> str:
+  """Returns the numbers that matter most, in percent, on one line."""
+  summary = metrics.summary()
+  names = ("rank1", "rank5", "rank10", "mAP", "mINP")
+  line = "  ".join(f"{name} {100 * summary[name]:.1f} %" for name in names if name in summary)
+  if metrics.num_skipped_queries:
+    line += f"  ({metrics.num_skipped_queries} queries without a match left out)"
+  return line
+
+
+def _write_config(workdir: Path, record: RunRecord) -> None:
+  if jax.process_index() == 0:
+    (workdir / "config.json").write_text(json.dumps(record._asdict(), indent=2) + "\n")

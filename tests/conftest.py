@@ -1,0 +1,44 @@
+"""Several CPU devices, no silent broadcasting, and paths that the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+NUM_DEVICES = 8
+
+# Before anything starts a backend.
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={NUM_DEVICES}"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parents[1]
+REAL_DATA = ROOT.parent / "shared" / "cuhk03-np-p1"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+  """The checkout."""
+  return ROOT
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+  """Folder of real CUHK03 images, which not every machine has."""
+  if not REAL_DATA.exists():
+    pytest.skip(f"no real CUHK03 images in {REAL_DATA}")
+  return REAL_DATA
+
+
+@pytest.fixture
+def float64():
+  """JAX with 64-bit numbers for one test."""
+  with jax.enable_x64(True):
+    yield

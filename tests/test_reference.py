@@ -1,0 +1,216 @@
+"""Agreement with the authors' PyTorch implementation, on the numbers in `tests/reference`."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from configs.cuhk03 import get_config
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.config import Config
+from magnifier_jax.interop.state_dict import entry, load_state_dict, to_state_dict
+from magnifier_jax.train_step import Batch, LossTerms, create_trainer, total_loss
+
+REFERENCE = Path(__file__).parent / "reference"
+_spec = importlib.util.spec_from_file_location("fixture", REFERENCE / "fixture.py")
+fixture = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fixture)
+
+LOSS_NAMES = {
+  "total": "total",
+  "global_id": "global_id",
+  "global_triplet": "global_triplet",
+  "sab_id": "adversarial_id",
+  "sab_beta": "adversarial_beta",
+  "fusion_id": "fusion_id",
+  "fusion_triplet": "fusion_triplet",
+  "diversity": "diversity",
+  "segmentation": "segmentation",
+  "part_id": "part_id",
+  "part_beta": "part_beta",
+}
+
+
+class Case(NamedTuple):
+  """One set of golden numbers and the precision that we hold ourselves to."""
+
+  golden: str
+  dtype: str
+  rtol: float
+  gradient_rtol: float
+  after3_rtol: float
+
+
+SMALL64 = Case("small", "float64", 1e-6, 1e-5, 1e-4)
+FULL64 = Case("cuhk03", "float64", 1e-6, 1e-5, 1e-4)
+SMALL32 = Case("small", "float32", 1e-3, 1e-3, 1e-3)
+CASES = [
+  pytest.param(SMALL64, id="128x64-float64"),
+  pytest.param(SMALL32, id="128x64-float32"),
+  pytest.param(FULL64, id="384x192-float64", marks=pytest.mark.slow),
+]
+
+
+class Ours(NamedTuple):
+  """What this project computes on the fixture."""
+
+  embedding: np.ndarray
+  outputs: dict[str, np.ndarray]
+  losses: list[LossTerms]
+  gradients: dict[str, np.ndarray]
+  statistics: dict[str, np.ndarray]
+  embedding_after3: np.ndarray
+
+
+@functools.cache
+def compute(case: Case) -> Ours:
+  with jax.enable_x64(case.dtype == "float64"):
+    return jax.device_get(_compute(case))
+
+
+def _compute(case: Case) -> Ours:
+  config = _config(case)
+  batch = jax.tree.map(jax.numpy.asarray, _batch(case))
+  mesh = mesh_lib.data_mesh(jax.devices()[:1])
+  trainer = create_trainer(config, fixture.NUM_CLASSES, 10, mesh)
+  network = trainer.network
+  shapes = jax.eval_shape(lambda: trainer.init(0))
+  loaded = load_state_dict(fixture.state_dict(), shapes.params, shapes.batch_stats)
+  params, stats = jax.device_put(loaded, mesh_lib.replicated(mesh))
+
+  @jax.jit
+  def embed(params: Any, stats: Any) -> jax.Array:
+    output, _ = network.apply(params, stats, batch.image, train=False)
+    return jax.numpy.concatenate(list(output.embeddings().values()), axis=1)
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def gradient(params: Any, stats: Any) -> Any:
+    output, new_stats = network.apply(
+      params, stats, batch.image, batch.part_labels, batch.keep_mask, train=True
+    )
+    return total_loss(output, batch, config.loss, True).total, (output, new_stats)
+
+  embedding = embed(params, stats)
+  gradients, (output, new_stats) = gradient(params, stats)
+  # The step donates its state, and the fixture is needed above only.
+  state = trainer.init(0)._replace(params=params, batch_stats=stats)
+  losses = []
+  for _ in range(3):
+    state, metrics = trainer.step(state, batch)
+    losses.append(metrics.losses)
+  return Ours(
+    embedding=embedding,
+    outputs={
+      "global_feat": output.global_branch.features,
+      "global_logits": output.global_branch.logits,
+      "sab_feat": output.adversarial_branch.features,
+      "sab_logits": output.adversarial_branch.logits,
+      "fusion_feat": output.fusion_branch.features,
+      "fusion_logits": output.fusion_branch.logits,
+      "part_feat": output.fusion_branch.part_features,
+      "part_logits": output.fusion_branch.part_logits,
+      "seg_logits": output.segmentation_logits.transpose(0, 3, 1, 2),
+    },
+    losses=losses,
+    gradients=to_state_dict(gradients, {}),
+    statistics=to_state_dict({}, new_stats),
+    embedding_after3=embed(state.params, state.batch_stats),
+  )
+
+
+def _config(case: Case) -> Config:
+  config = get_config()
+  config.dtype = case.dtype
+  config.optimizer.warmup_epochs = 0
+  config.loss.diversity_start_epoch = 1
+  # The fixture's images are normalised already.
+  config.data.pixel_mean, config.data.pixel_std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+  return Config.from_config_dict(config)
+
+
+def _batch(case: Case) -> Batch:
+  size = {"small": {"height": 128, "width": 64, "seed": 1}, "cuhk03": {}}[case.golden]
+  images, part_labels, person_id = fixture.batch(**size)
+  keep_mask = ~np.isin(part_labels[:, ::2, ::2], fixture.OCCLUDED_PARTS)
+  return Batch(
+    image=images.transpose(0, 2, 3, 1).astype(case.dtype),
+    part_labels=part_labels.astype(np.uint8),
+    keep_mask=keep_mask.astype(np.uint8),
+    person_id=person_id.astype(np.int32),
+  )
+
+
+@functools.cache
+def golden(name: str) -> dict[str, np.ndarray]:
+  with np.load(REFERENCE / f"golden_{name}.npz") as numbers:
+    return dict(numbers)
+
+
+def assert_close(ours: np.ndarray, theirs: np.ndarray, rtol: float, name: str) -> None:
+  """Compares by rtol, with as much again of the largest value for entries near zero."""
+  np.testing.assert_allclose(
+    ours, theirs, rtol=rtol, atol=rtol * np.abs(theirs).max(), err_msg=name
+  )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_embeddings_features_and_logits(case: Case):
+  ours, theirs = compute(case), golden(case.golden)
+  assert_close(ours.embedding, theirs["eval_embedding"], case.rtol, "eval_embedding")
+  for name, value in ours.outputs.items():
+    assert_close(value, theirs[name], case.rtol, name)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("update", [0, 1, 2])
+def test_losses_before_each_update(case: Case, update: int):
+  losses, theirs = compute(case).losses[update]._asdict(), golden(case.golden)
+  for their_name, name in LOSS_NAMES.items():
+    expected = theirs[f"loss{update}/{their_name}"]
+    np.testing.assert_allclose(losses[name], expected, rtol=case.rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_norm_of_every_parameter(case: Case):
+  gradients, theirs = compute(case).gradients, golden(case.golden)
+  names = [key.removeprefix("gradnorm/") for key in theirs if key.startswith("gradnorm/")]
+  assert len(names) == 220
+  for name in names:
+    norm = np.linalg.norm(gradients[name])
+    np.testing.assert_allclose(
+      norm, theirs[f"gradnorm/{name}"], rtol=case.gradient_rtol, err_msg=name
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_running_statistics_after_one_forward(case: Case):
+  statistics, theirs = compute(case).statistics, golden(case.golden)
+  names = [key.removeprefix("stats1/") for key in theirs if key.startswith("stats1/")]
+  assert len(names) == len(statistics)
+  for name in names:
+    ours = [statistics[name].mean(), statistics[name].std()]
+    np.testing.assert_allclose(ours, theirs[f"stats1/{name}"], rtol=case.rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_embedding_after_three_updates(case: Case):
+  theirs = golden(case.golden)["eval_embedding_after3"]
+  assert_close(compute(case).embedding_after3, theirs, case.after3_rtol, "after 3 updates")
+
+
+def test_every_parameter_has_its_own_entry_in_the_reference():
+  config = _config(SMALL32)
+  trainer = create_trainer(config, fixture.NUM_CLASSES, 10, mesh_lib.data_mesh(jax.devices()[:1]))
+  shapes = jax.eval_shape(lambda: trainer.init(0))
+  arrays = traverse_util.flatten_dict(shapes.params) | traverse_util.flatten_dict(
+    shapes.batch_stats
+  )
+  names = [name for path in arrays for name in entry(path).names]
+  expected = [name for name in fixture.state_dict() if not name.endswith("num_batches_tracked")]
+  assert sorted(names) == sorted(expected)
