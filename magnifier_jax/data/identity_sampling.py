@@ -74,8 +74,8 @@ class IdentitySampler:
       )
     if filled:
       notes.append(
-        f"{people} people are not a multiple of {self._identities_per_batch}: of every "
-        f"{self.batches_per_pass} batches the last has {filled} people for the second time"
+        f"{people} people are not a multiple of {self._identities_per_batch}: the last of every "
+        f"{self.batches_per_pass} batches shows {filled} of them for the second time"
       )
     return notes
 

@@ -70,7 +70,7 @@ def test_images_repeat_within_a_batch_only_where_there_are_too_few():
 def test_notes_say_who_repeats():
   few, filled = _sampler().notes()
   assert few.startswith("3 of 11 people have fewer than 4 images")
-  assert "of every 3 batches the last has 1 people for the second time" in filled
+  assert "the last of every 3 batches shows 1 of them for the second time" in filled
   assert IdentitySampler(np.repeat(np.arange(8), 4), P, K, 0).notes() == []
 
 
