@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,7 +137,7 @@ def _builder(config: DataConfig) -> ReidBuilder:
       f"config.data.dataset: no data set is called {config.dataset!r}; choose from "
       f"{', '.join(known)}"
     )
-  return matches[0](config=variant or None, data_dir=config.data_dir or None)
+  return matches[0](config=variant or None, data_dir=os.path.expanduser(config.data_dir) or None)
 
 
 def _reads_user_files(builder: ReidBuilder) -> bool:
