@@ -128,6 +128,7 @@ UPPER_PATTERNS = (
   "half",
 )
 SLEEVES = ("none", "short", "long", "contrast")
+# A name that stands twice is drawn twice as often.
 LOWER_GARMENTS = ("trousers", "trousers", "shorts", "skirt")
 LOWER_PATTERNS = ("plain", "plain", "side_stripe", "leg_checks")
 HAIR_STYLES = ("short", "short", "long", "bald")

@@ -15,7 +15,9 @@ from magnifier_jax.data.pedestrian_appearance import Fabric, Person
 BACKGROUND, HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, FOOT = range(8)
 
 _ROUND = ((0.0, 0.45), (0.12, 0.8), (0.35, 1.0), (0.65, 1.0), (0.88, 0.75), (1.0, 0.4))
-_BEHIND, _BEFORE = -0.05, 0.03  # metres of bias that settle the order of touching parts
+# Metres towards the camera, so that parts that touch are painted in this order.
+_BEHIND_BIAS, _TUCKED_IN_BIAS, _SKIRT_BIAS, _TORSO_BIAS, _ARM_BIAS = -0.05, 0.10, 0.12, 0.14, 0.15
+_NECK_BIAS, _HEAD_BIAS, _HAT_BIAS = 0.16, 0.17, 0.19
 
 
 class View(NamedTuple):
@@ -192,7 +194,7 @@ def _add_skirt(body: _Body, thigh: float) -> None:
   top = body.seen_half_width(body.person.hip_width, body.person.girth)
   waist, hem = (0.0, body.hips_y + 0.05, 0.0), (0.0, body.hips_y - thigh * 0.85, 0.0)
   profile = [(0.0, top * 0.85), (0.35, top * 1.1), (1.0, top * 1.4 + 0.03)]
-  body.add(UPPER_LEG, waist, hem, profile, body.person.lower_fabric, 0.12)
+  body.add(UPPER_LEG, waist, hem, profile, body.person.lower_fabric, _SKIRT_BIAS)
 
 
 def _add_trunk(body: _Body) -> None:
@@ -213,8 +215,9 @@ def _add_trunk(body: _Body) -> None:
     (0.85, hips),
     (1.0, hips * (1.02 + person.coat_length * 0.6)),
   ]
-  over_skirt = 0.14 if person.coat_length > 0.1 or person.lower_garment != "skirt" else 0.1
-  body.add(TORSO, top, hem, profile, person.torso_fabric, over_skirt)
+  tucked_in = person.lower_garment == "skirt" and person.coat_length <= 0.1
+  bias = _TUCKED_IN_BIAS if tucked_in else _TORSO_BIAS
+  body.add(TORSO, top, hem, profile, person.torso_fabric, bias)
 
 
 def _add_arms(body: _Body) -> None:
@@ -230,13 +233,14 @@ def _add_arms(body: _Body) -> None:
     wrist = elbow + _swung(lower, swing + bend, side * pose.arm_spread * 0.3)
     hand = wrist + (wrist - elbow) * 0.32
     radius = person.limb_radius * (1.1 if person.sleeves in ("long", "contrast") else 0.95)
-    bias = 0.15
-    body.add(UPPER_ARM, shoulder, elbow, _limb(radius, radius * 0.9), person.upper_arm_fabric, bias)
     body.add(
-      LOWER_ARM, elbow, wrist, _limb(radius * 0.9, radius * 0.7), person.lower_arm_fabric, bias
+      UPPER_ARM, shoulder, elbow, _limb(radius, radius * 0.9), person.upper_arm_fabric, _ARM_BIAS
+    )
+    body.add(
+      LOWER_ARM, elbow, wrist, _limb(radius * 0.9, radius * 0.7), person.lower_arm_fabric, _ARM_BIAS
     )
     fist = [(x, 0.042 * w) for x, w in _ROUND]
-    body.add(LOWER_ARM, wrist, hand, fist, Fabric(person.skin), bias + 0.001)
+    body.add(LOWER_ARM, wrist, hand, fist, Fabric(person.skin), _ARM_BIAS + 0.001)
     body.wrists.append(hand)
 
 
@@ -246,13 +250,13 @@ def _add_head(body: _Body) -> None:
   half = 0.095
   z = lean * 0.6 + 0.02
   neck = (0.0, chin + 0.05, z - 0.01), (0.0, body.shoulders_y - 0.02, lean * 0.5)
-  body.add(HEAD, *neck, [(0.0, 0.055), (1.0, 0.065)], Fabric(person.skin), 0.16)
+  body.add(HEAD, *neck, [(0.0, 0.055), (1.0, 0.065)], Fabric(person.skin), _NECK_BIAS)
   skull = [(share, half * width) for share, width in _ROUND]
-  body.add(HEAD, (0.0, top, z), (0.0, chin, z), skull, person.head_fabric, 0.17)
+  body.add(HEAD, (0.0, top, z), (0.0, chin, z), skull, person.head_fabric, _HEAD_BIAS)
   if person.hair_style == "long":
     mane = [(0.0, 0.07), (0.3, 0.11), (0.85, 0.115), (1.0, 0.08)]
     ends = (0.0, top - 0.06, z - 0.1), (0.0, top - 0.43, z - 0.12)
-    body.add(HEAD, *ends, mane, Fabric(person.hair_color), 0.14)
+    body.add(HEAD, *ends, mane, Fabric(person.hair_color), _TORSO_BIAS)
   _add_hat(body, z)
 
 
@@ -261,12 +265,14 @@ def _add_hat(body: _Body, z: float) -> None:
   fabric = Fabric(person.hat_color)
   if person.hat == "beanie":
     crown = [(0.0, 0.03), (0.15, 0.075), (0.5, 0.104), (1.0, 0.108)]
-    body.add(HEAD, (0.0, top + 0.05, z), (0.0, top - 0.1, z), crown, fabric, 0.19)
+    body.add(HEAD, (0.0, top + 0.05, z), (0.0, top - 0.1, z), crown, fabric, _HAT_BIAS)
   if person.hat == "cap":
     crown = [(0.0, 0.05), (0.25, 0.088), (1.0, 0.102)]
-    body.add(HEAD, (0.0, top + 0.02, z), (0.0, top - 0.075, z), crown, fabric, 0.19)
+    body.add(HEAD, (0.0, top + 0.02, z), (0.0, top - 0.075, z), crown, fabric, _HAT_BIAS)
     brim = [(0.0, 0.09), (1.0, 0.07)]
-    body.add(HEAD, (0.0, top - 0.06, z + 0.06), (0.0, top - 0.085, z + 0.17), brim, fabric, 0.17)
+    body.add(
+      HEAD, (0.0, top - 0.06, z + 0.06), (0.0, top - 0.085, z + 0.17), brim, fabric, _HEAD_BIAS
+    )
 
 
 def _add_bag(body: _Body) -> None:
@@ -278,20 +284,20 @@ def _add_bag(body: _Body) -> None:
     width = body.seen_half_width(person.shoulder_width * 0.8, 0.2)
     sack = [(0.0, width * 0.6), (0.12, width * 0.95), (0.85, width), (1.0, width * 0.8)]
     top, bottom = body.shoulders_y - 0.02, body.hips_y + 0.12
-    # From behind the sack hides the torso, which is drawn with a bias of its own.
-    bias = 0.14 if np.cos(body.view.yaw) < 0.3 else _BEHIND
+    # From behind the sack hides the torso, which has a bias of its own.
+    bias = _TORSO_BIAS if np.cos(body.view.yaw) < 0.3 else _BEHIND_BIAS
     body.add(BACKGROUND, (0.0, top, z), (0.0, bottom, z), sack, fabric, bias)
   if person.bag == "crossbody":
     x = -person.hip_width / 2 - 0.04
     width = body.seen_half_width(0.12, 0.3)
     pouch = [(0.0, width * 0.9), (0.1, width), (1.0, width)]
     top = body.hips_y + 0.1
-    body.add(BACKGROUND, (x, top, 0.0), (x, top - 0.22, 0.0), pouch, fabric, 0.16 + _BEFORE)
+    body.add(BACKGROUND, (x, top, 0.0), (x, top - 0.22, 0.0), pouch, fabric, _HAT_BIAS)
   if person.bag == "handbag":
     x, y, z = body.wrists[1]
     width = body.seen_half_width(0.1, 0.34)
     purse = [(0.0, 0.02), (0.3, 0.02), (0.31, width * 0.8), (1.0, width)]
-    body.add(BACKGROUND, (x, y + 0.06, z), (x, y - 0.3, z), purse, fabric, 0.15 - _BEFORE)
+    body.add(BACKGROUND, (x, y + 0.06, z), (x, y - 0.3, z), purse, fabric, _SKIRT_BIAS)
 
 
 def _owners(shape: tuple[int, int], tubes: Sequence[Tube]) -> np.ndarray:
