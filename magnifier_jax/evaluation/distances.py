@@ -1,5 +1,6 @@
 """Squared Euclidean distances of L2-normalised embeddings, a block of queries at a time."""
 
+import concurrent.futures
 from collections.abc import Iterator
 
 import numpy as np
@@ -70,19 +71,35 @@ def distance_blocks(
     block_size: queries at a time; None for about 64 MB.
 
   Yields:
-    [block, G] float32. The memory is used again for the next block, and may be overwritten.
+    [block, G] float32. It may be overwritten; its memory is used again later.
   """
   num_queries, num_gallery = len(query_embeddings), len(gallery_embeddings)
   block_size = min(block_size or default_block_size(num_gallery), num_queries)
-  buffer = np.empty((block_size, num_gallery), np.float32)
-  for start in range(0, num_queries, block_size):
+  buffers = np.empty((2, block_size, num_gallery), np.float32)
+
+  def compute(start: int) -> np.ndarray:
     queries = query_embeddings[start : start + block_size]
-    block = buffer[: len(queries)]
-    np.matmul(queries * np.float32(-2), gallery_embeddings.T, out=block)
-    for part in row_slices(block):
-      part += np.float32(2)
-      np.clip(part, 0, MAX_DISTANCE, out=part)
-    yield block
+    block = buffers[start // block_size % 2, : len(queries)]
+    return _squared_distances(queries, gallery_embeddings, block)
+
+  with concurrent.futures.ThreadPoolExecutor(1) as worker:
+    coming = worker.submit(compute, 0)
+    for start in range(block_size, num_queries + block_size, block_size):
+      block = coming.result()
+      if start < num_queries:
+        coming = worker.submit(compute, start)  # while the caller has this one
+      yield block
+
+
+def _squared_distances(
+  queries: np.ndarray, gallery_embeddings: np.ndarray, block: np.ndarray
+) -> np.ndarray:
+  """Fills and returns `block`, [queries, G]."""
+  np.matmul(queries * np.float32(-2), gallery_embeddings.T, out=block)
+  for part in row_slices(block):
+    part += np.float32(2)
+    np.clip(part, 0, MAX_DISTANCE, out=part)
+  return block
 
 
 def row_slices(block: np.ndarray) -> Iterator[np.ndarray]:
