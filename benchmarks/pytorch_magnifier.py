@@ -6,13 +6,13 @@ and the config, not JAX.
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magnifier_jax.config import NUM_PARTS, Config, DataConfig, LossConfig, ModelConfig
+from magnifier_jax.config import NUM_PARTS, Config, LossConfig, ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
