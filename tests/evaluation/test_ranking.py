@@ -154,16 +154,16 @@ def test_summary_has_no_ranks_that_were_not_computed():
 
 def test_true_accept_rate_and_its_threshold():
   metrics = _evaluate(
-    [[0.125, 0.25, 0.375, 0.5, 0.1875, 0.4375]],
+    [[0.125, 0.25, 0.375, 0.5, 0.1875, 0.25]],
     _identities((7, 1)),
     _identities((1, 1), (2, 1), (3, 1), (4, 1), (7, 2), (7, 3)),
     false_accept_rates=(0.25, 0.5, 0.2),
   )
-  # Four impostors. One may pass: up to 0.25, which only the match at 0.1875 is below. Two: up to
-  # 0.375. None: up to 0.125, below all.
+  # Four impostors. One may pass: those below 0.25, as the match at 0.1875 is, and the one at 0.25
+  # is not. Two may pass: those below 0.375, with both matches. None: those below 0.125.
   assert metrics.true_accept_rates == (
     (0.25, 0.5, 0.25),
-    (0.5, 0.5, 0.375),
+    (0.5, 1.0, 0.375),
     (0.2, 0.0, 0.125),
   )
 
