@@ -105,16 +105,19 @@ def _reference() -> ConfigDict:
         "rerank_k1": 20,
         "rerank_k2": 6,
         "rerank_lambda": 0.3,
+        "checkpoint": "latest",
+        "save_embeddings": False,
+        "embeddings": "",
       },
       "published": {
         "baseline": {"rank1": 69.8, "mAP": 67.4},
         "+ part segmentation": {"rank1": 71.3, "mAP": 69.0},
         "+ semantic adversarial branch": {"rank1": 76.6, "mAP": 74.6},
         "+ semantic fusion branch, without the adversarial one": {"rank1": 77.4, "mAP": 75.9},
-        "all, with the diversity loss": {"rank1": 82.4, "mAP": 79.6},
+        "all": {"rank1": 82.4, "mAP": 79.6},
         "all, re-ranked": {"rank1": 87.3, "mAP": 89.1},
       },
-      "published_source": "the authors' read-me; CUHK03-NP labeled, ImageNet weights",
+      "published_source": "the authors' read-me: CUHK03-NP labeled, ImageNet weights",
     }
   )
 

@@ -48,15 +48,18 @@ class Checkpoints:
   Args:
     workdir: of the run.
     keep: how many of the newest stay.
+    read_only: nothing is created, saved or cleaned up.
   """
 
-  def __init__(self, workdir: Path, keep: int = 1):
+  def __init__(self, workdir: Path, keep: int = 1, read_only: bool = False):
     self.directory = workdir.absolute() / "checkpoints"
     policy = AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=_mean_ap, n=1)])
     options = ocp.CheckpointManagerOptions(
       preservation_policy=policy,
       best_fn=_mean_ap,  # without it Orbax stores no metrics
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not read_only,
+      create=not read_only,
+      read_only=read_only,
     )
     self._manager = ocp.CheckpointManager(
       self.directory,

@@ -170,6 +170,9 @@ class EvaluationConfig:
   rerank_k1: Positive
   rerank_k2: Positive
   rerank_lambda: Probability
+  checkpoint: Literal["latest", "best"]  # which one --mode=evaluate takes; best is by test mAP
+  save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
+  embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network
 
 
 @dataclasses.dataclass(frozen=True)

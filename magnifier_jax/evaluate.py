@@ -1,10 +1,11 @@
-"""From parameters to accuracy: embeds query and gallery on all devices, and ranks."""
+"""Embeds the test people of a data set, on all devices."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from magnifier_jax import mesh as mesh_lib
@@ -12,7 +13,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
-from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.ranking import Identities
 from magnifier_jax.metrics_log import Progress, say
 from magnifier_jax.network import Network, Tree
 
@@ -27,7 +28,7 @@ class TestEmbeddings(NamedTuple):
 
 
 class Evaluator:
-  """Embeds and ranks the test people of a data set.
+  """Embeds the test people of a data set.
 
   Args:
     config: of the run; reads `data` and `evaluation`.
@@ -44,6 +45,7 @@ class Evaluator:
     self._config = config
     self._dataset = dataset
     self._mesh = mesh
+    self._network = network
     self._embed_batch = _compiled_embedding(network, mesh, flip=config.evaluation.flip)
 
   def embeddings(self, params: Tree, batch_stats: Tree) -> TestEmbeddings:
@@ -55,16 +57,23 @@ class Evaluator:
       )
     )
 
-  def ranking(self, embeddings: TestEmbeddings, branch: str | None = None) -> RankingMetrics:
-    """Ranks the gallery by the whole embedding, or by one branch of it."""
-    sides = [side.whole() if branch is None else side.branch(branch) for side in embeddings]
-    return evaluate_ranking(
-      *sides, identities(self._dataset.query), identities(self._dataset.gallery)
-    )
+  def predicted_query_parts(self, params: Tree, batch_stats: Tree) -> np.ndarray | None:
+    """Returns the parts of the first queries, one batch of them.
 
-  def __call__(self, params: Tree, batch_stats: Tree) -> RankingMetrics:
-    """Embeds both splits and ranks by the whole embedding."""
-    return self.ranking(self.embeddings(params, batch_stats))
+    Returns:
+      [n, h, w] uint8 in 0…7; None when the network has no part segmentation head.
+    """
+    network = self._network
+
+    def predict(params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array | None:
+      output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+      logits = output.segmentation_logits
+      return None if logits is None else logits.argmax(axis=-1).astype(jnp.uint8)
+
+    on_all = mesh_lib.replicated(self._mesh)
+    batch = next(self._batches(self._dataset.query))
+    parts = jax.jit(predict, out_shardings=on_all)(params, batch_stats, batch.image)
+    return None if parts is None else np.asarray(parts)[: len(self._dataset.query)]
 
   def _embed_split(self, split: ReidSplit, params: Tree, batch_stats: Tree) -> Embeddings:
     progress = Progress(len(split))

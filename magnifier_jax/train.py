@@ -20,8 +20,9 @@ from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
 from magnifier_jax.errors import UserError
-from magnifier_jax.evaluate import Evaluator
-from magnifier_jax.evaluation.ranking import RankingMetrics
+from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
+from magnifier_jax.evaluate_run import publish
+from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
 from magnifier_jax.train_step import Batch, StepMetrics, Trainer, TrainState, create_trainer
 
@@ -72,23 +73,28 @@ class _Run:
     self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
 
   def run(self) -> RankingMetrics:
-    """Restores, trains, evaluates and saves, in that order."""
+    """Restores, trains, evaluates and saves, in that order; then shows the results."""
     state = self._restore_or_init()
     first_step = int(state.step)
     _write_config(self.workdir, self.record)
     self.log = MetricsLog(self.workdir, first_step)
     say(self._describe(first_step))
-    metrics = None
+    embeddings = untrained = None
     if first_step == 0 and self.config.evaluation.initial:
-      metrics = self._evaluate(state, "untrained")
-    elif first_step == self.num_steps:
-      metrics = self._evaluate(state, "already trained")
-    for trained in self._epochs(state, first_step):
-      epoch = int(trained.step) // self.steps_per_epoch
-      metrics = self._evaluate(trained, f"epoch {epoch}")
-      self.checkpoints.save(trained, self.record, metrics.summary())
+      untrained, _ = self._evaluate(state, "untrained")
+    for state in self._train_from(state, first_step):
+      epoch = int(state.step) // self.steps_per_epoch
+      metrics, embeddings = self._evaluate(state, f"epoch {epoch}")
+      self.checkpoints.save(state, self.record, metrics.summary())
     self.checkpoints.close()
     self.log.close()
+    if embeddings is None:
+      embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
+    results = publish(self.config, self.workdir, self.dataset, self.evaluator, state, embeddings)
+    metrics = next(iter(results.values()))
+    if untrained is not None:
+      say(f"\nuntrained  {format_summary(untrained)}")
+    say(f"trained    {format_summary(metrics)}")
     return metrics
 
   def _restore_or_init(self) -> TrainState:
@@ -100,7 +106,7 @@ class _Run:
     shapes = jax.eval_shape(lambda: self.trainer.init(self.config.seed))
     return self.checkpoints.restore(latest, abstract_state(shapes, mesh_lib.replicated(self.mesh)))
 
-  def _epochs(self, state: TrainState, first_step: int) -> Iterator[TrainState]:
+  def _train_from(self, state: TrainState, first_step: int) -> Iterator[TrainState]:
     """Trains; yields the state whenever it is time to evaluate, and at the end."""
     batches = train_batches(
       self.dataset,
@@ -178,16 +184,21 @@ class _Run:
       "config.optimizer.warmup_epochs."
     )
 
-  def _evaluate(self, state: TrainState, when: str) -> RankingMetrics:
+  def _evaluate(self, state: TrainState, when: str) -> tuple[RankingMetrics, TestEmbeddings]:
     say(
       f"evaluating ({when}): {len(self.dataset.query)} queries, "
       f"{len(self.dataset.gallery)} gallery images"
     )
-    metrics = self.evaluator(state.params, state.batch_stats)
+    embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
+    metrics = evaluate_ranking(
+      *(side.whole() for side in embeddings),
+      identities(self.dataset.query),
+      identities(self.dataset.gallery),
+    )
     summary = metrics.summary()
     self.log.write(int(state.step), {f"eval/{name}": value for name, value in summary.items()})
     say(f"{when}: {format_summary(metrics)}")
-    return metrics
+    return metrics, embeddings
 
   def _describe(self, first_step: int) -> str:
     train = self.dataset.train

@@ -67,12 +67,8 @@ _SAME = Layout(lambda x: x, lambda x: x)
 _LINEAR = Layout(lambda x: x.T, lambda x: x.T)  # [out, in] ↔ [in, out]
 _CONV = Layout(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # OIHW ↔ HWIO
 _CONV1X1 = Layout(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
-# PyTorch's transposed convolution keeps [in, out, H, W] and scatters; ours correlates the dilated
-# input, so the kernel is mirrored.
-_TRANSPOSED_CONV = Layout(
-  lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
-  lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1),
-)
+# [in, out, H, W] ↔ [in, H, W, out]
+_TRANSPOSED_CONV = Layout(lambda x: x.transpose(0, 2, 3, 1), lambda x: x.transpose(0, 3, 1, 2))
 
 
 class Entry(NamedTuple):

@@ -8,6 +8,43 @@ from magnifier_jax.models.layers import BatchNorm, param_dtype_of, tiny_normal
 from magnifier_jax.models.parts import NUM_PARTS
 
 
+class Upsample(nnx.Module):
+  """A 3×3 transposed convolution that doubles height and width, without bias.
+
+  PyTorch's `ConvTranspose2d(3, stride=2, padding=1, output_padding=1)`: input row i, weighted by
+  kernel row k, is added to output row 2i + k − 1. One product makes all nine taps of every pixel;
+  a convolution over the dilated input would do four times the work, three quarters of it on zeros.
+
+  Args:
+    in_features: C.
+    features: F.
+    dtype: of the arithmetic.
+    rngs: with a `params` stream.
+  """
+
+  def __init__(self, in_features: int, features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    self.dtype = dtype
+    kernel = tiny_normal(rngs.params(), (in_features, 3, 3, features), param_dtype_of(dtype))
+    self.kernel = nnx.Param(kernel)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x [B, h, w, C] to [B, 2h, 2w, F]."""
+    taps = jnp.einsum("BhwC,CklF->BhwklF", x, self.kernel[...].astype(self.dtype))
+    columns = _interleave(taps, axis=2, tap_axis=4)  # [B, h, 2w, k, F]
+    return _interleave(columns, axis=1, tap_axis=3)
+
+
+def _interleave(taps: jax.Array, axis: int, tap_axis: int) -> jax.Array:
+  """Adds three taps up into twice as many positions along `axis`; `tap_axis` goes."""
+  before, centre, after = jnp.moveaxis(taps, tap_axis, 0)
+  next_before = jnp.roll(before, -1, axis)
+  is_last = jnp.arange(before.shape[axis]) == before.shape[axis] - 1
+  is_last = is_last.reshape([-1 if i == axis else 1 for i in range(before.ndim)])
+  between = after + jnp.where(is_last, jnp.zeros((), before.dtype), next_before)
+  pairs = jnp.stack([centre, between], axis=axis + 1)
+  return pairs.reshape(*centre.shape[:axis], -1, *centre.shape[axis + 1 :])
+
+
 class PartSegmentationHead(nnx.Module):
   """3×3 transposed convolution ×2 up → BN → ReLU → 1×1.
 
@@ -20,19 +57,7 @@ class PartSegmentationHead(nnx.Module):
 
   def __init__(self, in_features: int, *, features: int = 256, dtype: jnp.dtype, rngs: nnx.Rngs):
     param_dtype = param_dtype_of(dtype)
-    # PyTorch's ConvTranspose2d(3, stride=2, padding=1, output_padding=1), kernel mirrored.
-    self.upsample = nnx.ConvTranspose(
-      in_features,
-      features,
-      (3, 3),
-      strides=(2, 2),
-      padding=((1, 2), (1, 2)),
-      use_bias=False,
-      kernel_init=tiny_normal,
-      dtype=dtype,
-      param_dtype=param_dtype,
-      rngs=rngs,
-    )
+    self.upsample = Upsample(in_features, features, dtype=dtype, rngs=rngs)
     self.bn = BatchNorm(features, dtype=dtype)
     self.classifier = nnx.Linear(
       features,

@@ -1,0 +1,34 @@
+# `make demo` and `make test` need Python ≥ 3.11 and nothing else; everything goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-fast lint requirements clean
+
+# Trains and evaluates on the built-in synthetic data set; results in runs/synthetic.
+demo: $(VENV)/installed
+	$(RUN) -m magnifier_jax.main --config=configs/synthetic.py
+
+test: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(RUN) -m pytest
+
+# Without the tests at full resolution.
+test-fast: $(VENV)/installed
+	$(RUN) -m pytest -m 'not slow'
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+# Resolves pyproject.toml again; needs uv.
+requirements:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --custom-compile-command 'make requirements' --output-file requirements.txt
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,211 @@
+"""`--mode=evaluate`: a workdir's checkpoint, or saved embeddings → table, metrics.json, report."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.checkpoints import (
+  CheckpointError,
+  Checkpoints,
+  abstract_state,
+  check_same_run,
+  run_record,
+)
+from magnifier_jax.config import Config, EvaluationConfig, PublishedResult
+from magnifier_jax.data import dataset as dataset_lib
+from magnifier_jax.data.dataset import ReidDataset
+from magnifier_jax.errors import UserError
+from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
+from magnifier_jax.evaluation.embedding import Embeddings
+from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.report import write_report
+from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.metrics_log import say
+from magnifier_jax.run_report import report_data
+from magnifier_jax.train_step import TrainState, create_trainer
+
+RERANKED = "all, re-ranked"
+
+
+class EmbeddingsFileError(UserError):
+  """A file of saved embeddings is missing or is not one."""
+
+
+def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+  """Evaluates what a workdir holds and writes `metrics.json` and `report.html` there.
+
+  Args:
+    config: of the run; `config.evaluation` says what to do.
+    workdir: of the run. With `config.evaluation.embeddings` it need not hold a checkpoint.
+
+  Returns:
+    {row of the table: metrics}; the first row is the whole embedding.
+
+  Raises:
+    CheckpointError: when there is no checkpoint, or one of another config.
+    EmbeddingsFileError: when the file of embeddings cannot be read.
+    ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
+  """
+  if config.evaluation.embeddings:
+    return _evaluate_saved(config, workdir)
+  dataset = dataset_lib.load(config.data)
+  state, evaluator = _restore(config, workdir, dataset)
+  say(f"embedding {len(dataset.query)} queries and {len(dataset.gallery)} gallery images")
+  embeddings = evaluator.embeddings(state.params, state.batch_stats)
+  query, gallery = identities(dataset.query), identities(dataset.gallery)
+  if config.evaluation.save_embeddings and jax.process_index() == 0:
+    path = workdir / "embeddings.npz"
+    _save_embeddings(path, embeddings, query, gallery)
+    say(f"embeddings: {path}")
+  return publish(config, workdir, dataset, evaluator, state, embeddings)
+
+
+def publish(
+  config: Config,
+  workdir: Path,
+  dataset: ReidDataset,
+  evaluator: Evaluator,
+  state: TrainState,
+  embeddings: TestEmbeddings,
+) -> Mapping[str, RankingMetrics]:
+  """Ranks embeddings in every way that the config asks for, and shows the results."""
+  query, gallery = identities(dataset.query), identities(dataset.gallery)
+  results = rank(embeddings, query, gallery, config.evaluation)
+  step = int(state.step)
+  show(config, workdir, results, step)
+  # Every process takes part in predicting the parts; one writes.
+  data = report_data(config, workdir, dataset, evaluator, state, embeddings, results)
+  if jax.process_index() == 0:
+    path = workdir / "report.html"
+    write_report(path, data)
+    say(f"report: {path}")
+  return results
+
+
+def rank(
+  embeddings: TestEmbeddings, query: Identities, gallery: Identities, config: EvaluationConfig
+) -> Mapping[str, RankingMetrics]:
+  """Returns {row: metrics}: all branches, re-ranked if asked for, and each branch alone."""
+  whole = [side.whole() for side in embeddings]
+  results = {"all": evaluate_ranking(*whole, query, gallery)}
+  if config.rerank:
+    say("re-ranking")
+    options = RerankingOptions(config.rerank_k1, config.rerank_k2, config.rerank_lambda)
+    results[RERANKED] = evaluate_reranked(*whole, query, gallery, options)
+  if len(embeddings.query.branches) > 1:
+    for branch in embeddings.query.branches:
+      sides = [side.branch(branch) for side in embeddings]
+      results[branch] = evaluate_ranking(*sides, query, gallery)
+  return results
+
+
+def show(
+  config: Config, workdir: Path, results: Mapping[str, RankingMetrics], step: int | None
+) -> None:
+  """Prints the table of results beside the published ones, and writes `metrics.json`."""
+  say("\n" + results_table(results, config.published, config.published_source))
+  if jax.process_index() == 0:
+    path = workdir / "metrics.json"
+    rows = {name: metrics.summary() for name, metrics in results.items()}
+    written = {"config": config.name, "step": step, "flip": config.evaluation.flip, **rows}
+    replacement = path.with_suffix(".tmp")
+    replacement.write_text(json.dumps(written, indent=2) + "\n")
+    os.replace(replacement, path)
+    say(f"metrics: {path}")
+
+
+def results_table(
+  results: Mapping[str, RankingMetrics],
+  published: Mapping[str, PublishedResult],
+  published_source: str,
+) -> str:
+  """Returns a text table in percent, the published rows below ours."""
+  columns = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+  lines = [f"{'%':<32}" + "".join(f"{name:>9}" for name in columns)]
+  for name, metrics in results.items():
+    summary = metrics.summary()
+    cells = [f"{100 * summary[c]:9.1f}" if c in summary else f"{'–':>9}" for c in columns]
+    lines.append(f"{name:<32}" + "".join(cells))
+  first = next(iter(results.values()))
+  lines.append(
+    f"{first.num_queries} queries; {first.num_skipped_queries} left out, without a match"
+  )
+  if published:
+    lines.append(f"published ({published_source}):")
+  for name, row in published.items():
+    cells = {"rank1": row.rank1, "mAP": row.mAP}
+    values = [f"{cells[c]:9.1f}" if c in cells else f"{'–':>9}" for c in columns]
+    lines.append(f"{name[:31]:<32}" + "".join(values))
+  return "\n".join(lines)
+
+
+def _restore(config: Config, workdir: Path, dataset: ReidDataset) -> tuple[TrainState, Evaluator]:
+  checkpoints = Checkpoints(workdir, config.training.keep_checkpoints, read_only=True)
+  best = config.evaluation.checkpoint == "best"
+  step = checkpoints.best_step() if best else checkpoints.latest_step()
+  if step is None:
+    raise CheckpointError(
+      f"{checkpoints.directory}: no checkpoint there; train first, with the same --workdir"
+    )
+  stored = checkpoints.read_run(step)
+  current = run_record(config, stored.num_people, stored.steps_per_epoch)
+  check_same_run(workdir, stored, current)
+  mesh = mesh_lib.data_mesh()
+  trainer = create_trainer(config, stored.num_people, stored.steps_per_epoch, mesh)
+  evaluator = Evaluator(config, dataset, trainer.network, mesh)
+  shapes = jax.eval_shape(lambda: trainer.init(config.seed))
+  say(f"checkpoint of step {step} in {checkpoints.directory}")
+  return checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh))), evaluator
+
+
+def _save_embeddings(
+  path: Path, embeddings: TestEmbeddings, query: Identities, gallery: Identities
+) -> None:
+  arrays = {}
+  for side, vectors, who in zip(("query", "gallery"), embeddings, (query, gallery)):
+    arrays |= {f"{side}/branch/{name}": values for name, values in vectors.branches.items()}
+    arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
+  replacement = path.with_suffix(".tmp.npz")
+  np.savez(replacement, **arrays)
+  os.replace(replacement, path)
+
+
+def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+  path = Path(config.evaluation.embeddings)
+  embeddings, query, gallery = load_embeddings(path)
+  say(f"embeddings of {path}: {len(query.person_id)} queries, {len(gallery.person_id)} in gallery")
+  results = rank(embeddings, query, gallery, config.evaluation)
+  workdir.mkdir(parents=True, exist_ok=True)
+  show(config, workdir, results, step=None)
+  return results
+
+
+def load_embeddings(path: Path) -> tuple[TestEmbeddings, Identities, Identities]:
+  """Reads a file that `config.evaluation.save_embeddings` wrote.
+
+  Raises:
+    EmbeddingsFileError: when it is missing, damaged, or of other contents.
+  """
+  try:
+    with np.load(path) as arrays:
+      sides = [_read_side(arrays, side) for side in ("query", "gallery")]
+  except (OSError, ValueError, KeyError, EOFError) as error:
+    raise EmbeddingsFileError(
+      f"config.evaluation.embeddings: cannot read {path} as saved embeddings ({error}); write "
+      "one with --mode=evaluate --config.evaluation.save_embeddings=True"
+    ) from error
+  (query_vectors, query), (gallery_vectors, gallery) = sides
+  return TestEmbeddings(query_vectors, gallery_vectors), query, gallery
+
+
+def _read_side(arrays: Mapping[str, np.ndarray], side: str) -> tuple[Embeddings, Identities]:
+  prefix = f"{side}/branch/"
+  branches = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+  if not branches:
+    raise KeyError(f"no {prefix}…")
+  return Embeddings(branches), Identities(arrays[f"{side}/person_id"], arrays[f"{side}/camera_id"])
