@@ -38,7 +38,6 @@ def nearest_lists(embeddings: np.ndarray, k: int) -> NearestLists:
   for block in distance_blocks(embeddings, embeddings):
     # If all images are alike there is nothing to divide by.
     scales.append(np.maximum(block.max(axis=1), np.finfo(np.float32).tiny))
-    block /= scales[-1][:, None]  # before ranking: the ties that rounding makes are part of it
     neighbours.append(smallest(block, k).astype(np.int32))
   return NearestLists(np.concatenate(neighbours), np.concatenate(scales))
 

@@ -78,6 +78,7 @@ def test_equal_images_have_no_original_distance():
   embeddings = np.tile(np.eye(1, 4, dtype=np.float32), (6, 1))
   distances = _sparse(embeddings[:2], embeddings[2:], RerankingOptions(k1=5, k2=1))
   np.testing.assert_allclose(distances, 0, atol=1e-6)
+  assert distances.min() >= 0
 
 
 def test_all_weight_on_the_original_distance_keeps_the_ranking():
