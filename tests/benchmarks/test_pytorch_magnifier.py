@@ -206,10 +206,10 @@ def test_autocast_computes_in_bfloat16_and_keeps_losses_in_float32():
 
 def test_part_pooling_of_zeros_and_absent_parts():
   labels = torch.zeros(1, 2, 2, dtype=torch.uint8)
-  labels[0, 0, 0] = 3
-  # Part 3 is all zero, and everything outside it is larger.
-  features = torch.tensor([[[[0.0, 5.0], [2.0, 1.0]]]], requires_grad=True)
+  labels[0, 1, 1] = 3
+  # Part 3 is all zero; what comes before it is larger.
+  features = torch.tensor([[[[5.0, 2.0], [1.0, 0.0]]]], requires_grad=True)
   pooled = part_max_pool(features, labels)
   assert pooled[0, :, 0].tolist() == [5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
   pooled.sum().backward()
-  assert features.grad[0, 0].tolist() == [[1.0, 1.0], [0.0, 0.0]]
+  assert features.grad[0, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
