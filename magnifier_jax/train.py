@@ -82,7 +82,8 @@ class _Run:
     embeddings = untrained = None
     if first_step == 0 and self.config.evaluation.initial:
       untrained, _ = self._evaluate(state, "untrained")
-    for state in self._train_from(state, first_step):
+    for trained in self._train_from(state, first_step):
+      state = trained
       epoch = int(state.step) // self.steps_per_epoch
       metrics, embeddings = self._evaluate(state, f"epoch {epoch}")
       self.checkpoints.save(state, self.record, metrics.summary())

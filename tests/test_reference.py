@@ -194,7 +194,7 @@ def test_running_statistics_after_one_forward(case: Case):
   names = [key.removeprefix("stats1/") for key in theirs if key.startswith("stats1/")]
   assert len(names) == len(statistics)
   for name in names:
-    ours = [statistics[name].mean(), statistics[name].std()]
+    ours = [statistics[name].mean(), statistics[name].std(ddof=1)]
     np.testing.assert_allclose(ours, theirs[f"stats1/{name}"], rtol=case.rtol, err_msg=name)
 
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+BRANCHES = ("global", "adversarial", "fusion")  # their order in the whole embedding
+
 
 class EmbeddedBatch(NamedTuple):
   """The embeddings of a batch, on every device and process."""
@@ -78,4 +80,4 @@ def embed(
       f"the batches must hold each of {num_images} images once; {(times_seen == 0).sum()} are "
       f"missing, {(times_seen > 1).sum()} come more than once"
     )
-  return Embeddings(branches)
+  return Embeddings({name: branches[name] for name in BRANCHES if name in branches})

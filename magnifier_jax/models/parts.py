@@ -13,7 +13,7 @@ def resize_nearest(labels: jax.Array, height: int, width: int) -> jax.Array:
   """
   rows = jnp.arange(height) * labels.shape[1] // height
   columns = jnp.arange(width) * labels.shape[2] // width
-  return labels[:, rows][:, :, columns]
+  return jnp.asarray(labels)[:, rows][:, :, columns]
 
 
 def masked_max_pool(features: jax.Array, mask: jax.Array) -> jax.Array:

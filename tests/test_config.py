@@ -1,0 +1,99 @@
+"""Config files and their validated view."""
+
+import ast
+import dataclasses
+import importlib
+import typing
+from pathlib import Path
+
+import pytest
+
+from configs.cuhk03 import get_config
+from magnifier_jax import config as config_lib
+from magnifier_jax.config import Config, ConfigError
+
+VARIANTS = {
+  "cuhk03": ["labeled", "detected", "paper", "small", "detected,small"],
+  "synthetic": ["small", "large"],
+}
+
+
+def test_every_config_file_has_its_variants_tested(repository: Path):
+  files = {path.stem for path in (repository / "configs").glob("*.py")}
+  assert files - {"__init__"} == VARIANTS.keys()
+
+
+@pytest.mark.parametrize(
+  ("file", "variant"), [(file, variant) for file, names in VARIANTS.items() for variant in names]
+)
+def test_variant_is_valid(file: str, variant: str):
+  config = importlib.import_module(f"configs.{file}").get_config(variant)
+  assert Config.from_config_dict(config).training.num_epochs > 0
+
+
+@pytest.mark.parametrize("file", VARIANTS)
+def test_unknown_variant_names_the_known_ones(file: str):
+  with pytest.raises(ValueError, match=r"no variant 'smal'; choose from .*small"):
+    importlib.import_module(f"configs.{file}").get_config("smal")
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("model.backbone", "resnet5", "config.model.backbone: must be one of resnet18"),
+    ("model.last_stride", 3, "config.model.last_stride: must be one of 1, 2"),
+    ("seed", "0", "config.seed: must be of type int"),
+    ("seed", True, "config.seed: must be of type int"),
+    ("data.image_size_hw", (384,), "config.data.image_size_hw: must have 2 values"),
+    ("data.image_size_hw", (100, 64), "config.data.image_size_hw: .* multiples of 32"),
+    ("data.augmentation.flip_probability", 1.5, "flip_probability: must be from 0.0 to 1.0"),
+    ("data.augmentation.erasing_area", (0.5, 0.1), "erasing_area: the low end 0.5 is above"),
+    ("data.occlusion.upper_parts", 5, "upper_parts: must be from 0 to 4"),
+    ("training.num_epochs", 0, "config.training.num_epochs: must be at least 1"),
+    ("model.part_segmentation", False, "config.model.part_segmentation: must be True with"),
+    ("optimizer.learning_rat", 1.0, "no such field; did you mean learning_rate?"),
+    ("optimizer", 3, "config.optimizer: expected a group of fields"),
+  ],
+)
+def test_wrong_field_is_named(field: str, value: typing.Any, message: str):
+  config = get_config().to_dict()
+  *groups, name = field.split(".")
+  target = config
+  for group in groups:
+    target = target[group]
+  target[name] = value
+  with pytest.raises(ConfigError, match=message):
+    Config.from_config_dict(config)
+
+
+def test_missing_field_is_named():
+  config = get_config().to_dict()
+  del config["loss"]["triplet_margin"]
+  with pytest.raises(ConfigError, match=r"config.loss.triplet_margin: missing"):
+    Config.from_config_dict(config)
+
+
+def test_no_branch_at_all_is_refused():
+  config = get_config()
+  config.model.update(global_branch=False, adversarial_branch=False, fusion_branch=False)
+  with pytest.raises(ConfigError, match="at least one branch must be on"):
+    Config.from_config_dict(config)
+
+
+def test_whole_numbers_are_taken_where_floats_are_wanted():
+  config = get_config()
+  with config.ignore_type():
+    config.loss.triplet_margin = 1
+  assert Config.from_config_dict(config).loss.triplet_margin == 1.0
+
+
+def test_every_field_is_read(repository: Path):
+  """A field that no code reads would be a switch that does nothing."""
+  read = set()
+  for path in (repository / "magnifier_jax").rglob("*.py"):
+    if path.name != "config.py":
+      tree = ast.parse(path.read_text())
+      read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+  classes = [kind for kind in vars(config_lib).values() if dataclasses.is_dataclass(kind)]
+  fields = {field.name for kind in classes for field in dataclasses.fields(kind)}
+  assert fields - read == set()

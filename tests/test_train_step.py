@@ -1,0 +1,141 @@
+"""The update: switches that must change it, and devices that must not."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs.cuhk03 import get_config
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.config import Config
+from magnifier_jax.mesh import DeviceError, check_batch_size, data_mesh, prefetch
+from magnifier_jax.train_step import Batch, StepMetrics, create_trainer, total_loss
+
+NUM_PEOPLE = 6
+STEPS_PER_EPOCH = 2
+
+
+def make_config(**overrides: Any) -> Config:
+  config = get_config("small")
+  config.data.image_size_hw = (64, 32)
+  config.optimizer.warmup_epochs = 0
+  config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+  return Config.from_config_dict(config)
+
+
+def make_batch(seed: int = 0, size: int = 8) -> Batch:
+  random = np.random.default_rng(seed)
+  return Batch(
+    image=random.integers(0, 256, (size, 64, 32, 3), np.uint8),
+    part_labels=random.integers(0, 8, (size, 8, 4), np.uint8),
+    keep_mask=random.integers(0, 2, (size, 4, 2), np.uint8),
+    person_id=np.repeat(np.arange(size // 2), 2).astype(np.int32),
+  )
+
+
+def run_steps(num_devices: int, num_steps: int) -> tuple[list[StepMetrics], Any]:
+  mesh = data_mesh(jax.devices()[:num_devices])
+  trainer = create_trainer(make_config(dtype="float64"), NUM_PEOPLE, STEPS_PER_EPOCH, mesh)
+  state, metrics = trainer.init(0), []
+  for batch in prefetch((make_batch(i) for i in range(num_steps)), mesh):
+    state, reported = trainer.step(state, batch)
+    metrics.append(jax.device_get(reported))
+  return metrics, jax.device_get((state.params, state.batch_stats))
+
+
+def test_eight_devices_compute_what_one_does(float64):
+  one, eight = run_steps(1, 2), run_steps(8, 2)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), one, eight)
+
+
+def test_frozen_biases_stay_and_all_else_moves():
+  mesh = data_mesh(jax.devices()[:1])
+  trainer = create_trainer(make_config(), NUM_PEOPLE, STEPS_PER_EPOCH, mesh)
+  before = jax.device_get(trainer.init(0).params)
+  state, _ = trainer.step(trainer.init(0), make_batch())
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, jax.device_get(state.params))
+  still = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, has_moved in jax.tree_util.tree_leaves_with_path(moved)
+    if not has_moved
+  }
+  assert still == {
+    "global_branch/bnneck/bias",
+    "adversarial_branch/bnneck/bias",
+    "fusion_branch/bnneck/bias",
+    "fusion_branch/part_bnneck/bias",
+  }
+
+
+@pytest.fixture(scope="module")
+def output_and_batch():
+  """What a small network puts out on one batch."""
+  trainer = create_trainer(make_config(), NUM_PEOPLE, STEPS_PER_EPOCH, data_mesh(jax.devices()[:1]))
+  network, state, batch = trainer.network, trainer.init(0), make_batch()
+
+  @jax.jit
+  def run(batch: Batch):
+    images = network.normalize(batch.image)
+    return network.apply(
+      state.params, state.batch_stats, images, batch.part_labels, batch.keep_mask, train=True
+    )[0]
+
+  return run(batch), batch
+
+
+def test_total_is_the_weighted_sum_of_its_terms(output_and_batch):
+  output, batch = output_and_batch
+  terms = jax.device_get(total_loss(output, batch, make_config().loss, True))
+  expected = (
+    terms.global_id
+    + terms.global_triplet
+    + 2 * terms.segmentation
+    + terms.adversarial_beta * terms.adversarial_id
+    + terms.fusion_id
+    + terms.fusion_triplet
+    + 0.0125 * (terms.part_beta * terms.part_id).sum()
+    + 0.01 * terms.diversity
+  )
+  np.testing.assert_allclose(terms.total, expected, rtol=1e-6)
+
+
+def test_diversity_counts_only_once_it_has_started(output_and_batch):
+  output, batch = output_and_batch
+  config = make_config().loss
+  on, off = (total_loss(output, batch, config, started) for started in (True, False))
+  np.testing.assert_allclose(on.total - off.total, 0.01 * on.diversity, rtol=1e-2)
+  assert off.diversity > 0  # reported all the same
+
+
+def test_adversarial_triplet_is_added_by_its_switch(output_and_batch):
+  output, batch = output_and_batch
+  without = total_loss(output, batch, make_config().loss, True)
+  with_it = total_loss(output, batch, make_config(loss__adversarial_triplet=True).loss, True)
+  assert without.adversarial_triplet is None
+  expected = with_it.adversarial_beta * with_it.adversarial_triplet
+  np.testing.assert_allclose(with_it.total - without.total, expected, rtol=1e-3)
+
+
+def test_a_branch_that_is_off_has_no_terms(output_and_batch):
+  output, batch = output_and_batch
+  terms = total_loss(output._replace(fusion_branch=None), batch, make_config().loss, True)
+  assert terms.fusion_id is None
+  assert terms.part_id is None
+  assert terms.diversity is None
+
+
+def test_batch_that_the_devices_do_not_divide_is_refused():
+  with pytest.raises(DeviceError, match=r"config.data: a batch of 12 .* 8 devices; .* of 8"):
+    check_batch_size(12, data_mesh(), "config.data")
+
+
+def test_images_are_normalised_by_the_config():
+  trainer = create_trainer(
+    make_config(data__pixel_mean=(10.0, 20.0, 30.0), data__pixel_std=(2.0, 4.0, 5.0)),
+    NUM_PEOPLE,
+    STEPS_PER_EPOCH,
+    mesh_lib.data_mesh(jax.devices()[:1]),
+  )
+  image = np.full((1, 1, 1, 3), 40, np.uint8)
+  np.testing.assert_allclose(trainer.network.normalize(image)[0, 0, 0], [15, 5, 2])
