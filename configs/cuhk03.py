@@ -44,6 +44,7 @@ def _reference() -> ConfigDict:
         "fusion_dim": 1024,
         "fusion_cell": "lstm",
       },
+      "init": {"backbone": "imagenet", "checkpoint": ""},
       "data": {
         "dataset": "cuhk03_np/labeled",
         "manual_dir": "data",
@@ -52,6 +53,8 @@ def _reference() -> ConfigDict:
         "identities_per_batch": 16,
         "images_per_identity": 4,
         "part_label_resize": "nearest",
+        "missing_part_labels": "refuse",
+        "validation_people": 0,
         "pixel_mean": (123.675, 116.28, 103.53),
         "pixel_std": (58.395, 57.12, 57.375),
         "num_workers": 0,
@@ -147,6 +150,7 @@ def _small(config: ConfigDict) -> None:
   config.name = "cuhk03_small"
   config.model.backbone = "resnet18"
   config.model.stem_relu = True  # no weights that were trained without it
+  config.init.backbone = "none"
   config.model.adversarial_dim = 256
   config.model.fusion_dim = 256
   config.data.image_size_hw = (128, 64)

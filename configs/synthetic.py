@@ -43,6 +43,7 @@ def _reference() -> ConfigDict:
         "fusion_dim": 256,
         "fusion_cell": "lstm",
       },
+      "init": {"backbone": "none", "checkpoint": ""},
       "data": {
         "dataset": "synthetic_reid",
         "manual_dir": "data",
@@ -51,6 +52,8 @@ def _reference() -> ConfigDict:
         "identities_per_batch": 8,
         "images_per_identity": 4,
         "part_label_resize": "nearest",
+        "missing_part_labels": "refuse",
+        "validation_people": 0,
         "pixel_mean": (123.675, 116.28, 103.53),
         "pixel_std": (58.395, 57.12, 57.375),
         "num_workers": 0,

@@ -18,6 +18,9 @@ _FREE_FIELDS = (
   "data.manual_dir",
   "data.data_dir",
   "data.num_workers",
+  # A network chosen on validation people is tested on the test people; training notices by itself,
+  # since the number of people differs.
+  "data.validation_people",
   "training.num_epochs",
   "training.log_every_steps",
   "training.keep_checkpoints",

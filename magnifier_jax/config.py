@@ -65,6 +65,18 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+  """The weights that a fresh run starts from; what is not read is drawn."""
+
+  backbone: str  # 'imagenet', a file with torchvision's names, or 'none'
+  checkpoint: str  # a whole network: a workdir or a file; in place of the backbone; '' is none
+
+  def __post_init__(self):
+    if not self.backbone:
+      raise ConfigError("backbone: must be 'imagenet', 'none', or a file of weights; got ''")
+
+
+@dataclasses.dataclass(frozen=True)
 class OcclusionConfig:
   """Which parts the semantic-occluded samples lose."""
 
@@ -102,6 +114,8 @@ class DataConfig:
   identities_per_batch: Annotated[int, Range(1)]  # P
   images_per_identity: Annotated[int, Range(1)]  # K
   part_label_resize: Literal["nearest", "bilinear"]
+  missing_part_labels: Literal["refuse", "background", "bands"]  # for training images without any
+  validation_people: Annotated[int, Range(0)]  # of training, in place of the test people; 0: none
   pixel_mean: Annotated[tuple[float, float, float], Range(0.0, 255.0)]  # RGB, of 0…255
   pixel_std: Annotated[tuple[float, float, float], Range(1e-3, 255.0)]
   num_workers: Annotated[int, Range(0)]  # images decoded at once; 0 lets tf.data choose
@@ -191,6 +205,7 @@ class Config:
   seed: Annotated[int, Range(0, 2**31 - 1)]
   dtype: Literal["float32", "bfloat16", "float64"]  # of the network's arithmetic
   model: ModelConfig
+  init: InitConfig
   data: DataConfig
   loss: LossConfig
   optimizer: OptimizerConfig

@@ -17,11 +17,17 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from magnifier_jax.config import ConfigError, DataConfig
+from magnifier_jax.data import validation_people
 from magnifier_jax.data.cuhk03_np import Cuhk03Np
-from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError
+from magnifier_jax.data.dukemtmc import DukemtmcReid, OccludedDuke
+from magnifier_jax.data.file_builder import FileReidBuilder
+from magnifier_jax.data.image_list import ImageList
+from magnifier_jax.data.market1501 import Market1501
+from magnifier_jax.data.msmt17 import Msmt17
+from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError, SplitIndex
 from magnifier_jax.data.synthetic_reid import SyntheticReid
 
-BUILDERS = (Cuhk03Np, SyntheticReid)
+BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
 
 
 class EncodedImage(NamedTuple):
@@ -55,6 +61,31 @@ class ReidSplit:
     record = self.records[int(index)]
     return EncodedImage(record["image"], record["part_labels"])
 
+  def subset(self, name: str, keep: np.ndarray) -> "ReidSplit":
+    """Returns some of the records as a split; `keep`: (N,) bool."""
+    rows = np.flatnonzero(keep)
+    return ReidSplit(
+      name,
+      self.person_id[rows],
+      self.camera_id[rows],
+      tuple(self.path[row] for row in rows),
+      _Rows(self.records, rows),
+    )
+
+
+class _Rows(Sequence[dict[str, Any]]):
+  """Some of the records of a split."""
+
+  def __init__(self, records: Sequence[dict[str, Any]], rows: np.ndarray):
+    self._records = records
+    self._rows = rows
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._records[int(self._rows[index])]
+
 
 class ReidDataset(NamedTuple):
   """A data set, opened."""
@@ -70,14 +101,18 @@ def load(config: DataConfig) -> ReidDataset:
   """Opens the data set that `config.dataset` names, preparing it first where needed.
 
   Args:
-    config: reads `dataset`, `manual_dir` and `data_dir`.
+    config: reads `dataset`, `manual_dir`, `data_dir`, `missing_part_labels` and
+      `validation_people`. With the last, people of training take the place of the test people.
 
   Raises:
-    ConfigError: when no data set has that name.
+    ConfigError: when no data set has that name, or too few people can be held back.
     SourceError: when the user's files are missing or damaged; the message names them.
   """
   builder = prepare(config)
-  train, query, gallery = (_open_split(builder, split) for split in SPLITS)
+  if config.validation_people:
+    train, query, gallery = _hold_back(_open_split(builder, "train"), config.validation_people)
+  else:
+    train, query, gallery = (_open_split(builder, split) for split in SPLITS)
   train_person_ids, person_id = np.unique(train.person_id, return_inverse=True)
   return ReidDataset(
     name=config.dataset,
@@ -88,6 +123,19 @@ def load(config: DataConfig) -> ReidDataset:
   )
 
 
+def _hold_back(train: ReidSplit, people: int) -> tuple[ReidSplit, ReidSplit, ReidSplit]:
+  """Divides the training split into training, query and gallery, of different people."""
+  index = SplitIndex(train.person_id, train.camera_id, train.path)
+  is_held_back = np.isin(train.person_id, validation_people.held_back(index, people))
+  validation = train.subset("validation", is_held_back)
+  is_query = validation_people.query_rows(validation.person_id, validation.camera_id)
+  return (
+    train.subset("train", ~is_held_back),
+    validation.subset("query", is_query),
+    validation.subset("gallery", ~is_query),
+  )
+
+
 def prepare(config: DataConfig) -> ReidBuilder:
   """Makes the prepared copy of a data set, unless one of the same source is there.
 
@@ -95,7 +143,7 @@ def prepare(config: DataConfig) -> ReidBuilder:
     ConfigError: when no data set has that name.
     SourceError: when the user's files are missing or damaged; the message names them.
   """
-  builder = _builder(config)
+  builder = find_builder(config)
   manual_dir = Path(config.manual_dir).expanduser() if _reads_user_files(builder) else None
   prepared = builder.prepared_fingerprint()
   try:
@@ -114,30 +162,47 @@ def prepare(config: DataConfig) -> ReidBuilder:
         builder.data_path,
       )
     _prepare(builder, manual_dir, current)
-    builder = _builder(config)  # reads afresh what lies there now, whoever put it there
+    builder = find_builder(config)  # reads afresh what lies there now, whoever put it there
   return builder
 
 
 def known_datasets() -> list[str]:
-  """Returns every name that `config.data.dataset` may have."""
+  """Returns every name that `config.data.dataset` may have; NAME is a folder of the user's."""
   return [
-    f"{builder.name}/{config.name}" if config else builder.name
+    f"{builder.name}/{variant}" if variant else builder.name
     for builder in BUILDERS
-    for config in builder.BUILDER_CONFIGS or (None,)
+    for variant in _variants(builder)
   ]
 
 
-def _builder(config: DataConfig) -> ReidBuilder:
-  known = known_datasets()
-  name, _, variant = config.dataset.partition("/")
-  matches = [builder for builder in BUILDERS if builder.name == name]
-  variants = [other.partition("/")[2] for other in known if other.partition("/")[0] == name]
-  if not matches or (variant and variant not in variants):
+def find_builder(config: DataConfig) -> ReidBuilder:
+  """Returns the builder of the data set that the config names, without preparing anything.
+
+  Raises:
+    ConfigError: when no data set has that name.
+  """
+  name, slash, variant = config.dataset.partition("/")
+  builder = next((builder for builder in BUILDERS if builder.name == name), None)
+  is_own = builder is ImageList
+  known = builder is not None and (
+    bool(variant) and "/" not in variant if is_own else not slash or variant in _variants(builder)
+  )
+  if not known:
     raise ConfigError(
       f"config.data.dataset: no data set is called {config.dataset!r}; choose from "
-      f"{', '.join(known)}"
+      f"{', '.join(known_datasets())}"
     )
-  return matches[0](config=variant or None, data_dir=os.path.expanduser(config.data_dir) or None)
+  options = {"data_dir": os.path.expanduser(config.data_dir) or None}
+  if issubclass(builder, FileReidBuilder):
+    options["missing_part_labels"] = config.missing_part_labels
+  options["folder" if is_own else "config"] = variant or None
+  return builder(**options)
+
+
+def _variants(builder: type[ReidBuilder]) -> list[str | None]:
+  if builder is ImageList:
+    return ["NAME"]
+  return [config.name for config in builder.BUILDER_CONFIGS] or [None]
 
 
 def _reads_user_files(builder: ReidBuilder) -> bool:

@@ -24,7 +24,11 @@ class ImageFile(NamedTuple):
 def list_images(folder: Path) -> list[Path]:
   """Lists a folder's image files by name; hidden files and other kinds (Thumbs.db) are ignored."""
   with os.scandir(folder) as entries:
-    names = [entry.name for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
+    names = [
+      entry.name
+      for entry in entries
+      if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
+    ]
   return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
@@ -32,9 +36,9 @@ def read_image(path: Path) -> ImageFile:
   """Reads an image file and proves that all of it decodes.
 
   Raises:
-    SourceError: when it is truncated, unreadable, or neither JPEG nor PNG.
+    SourceError: when it is missing, truncated, unreadable, or neither JPEG nor PNG.
   """
-  encoded = path.read_bytes()
+  encoded = _read_bytes(path)
   image = _decode(encoded, path, "image")
   if image.format not in ("JPEG", "MPO", "PNG"):  # MPO is what Pillow calls some cameras' JPEG
     raise SourceError(f"{path}: an image must be JPEG or PNG, this one is {image.format}")
@@ -66,12 +70,19 @@ def read_part_labels(path: Path, size_hw: tuple[int, int]) -> bytes:
       f"{path}: part label {strays[0]} found; labels are whole numbers from 0 (background) to "
       f"{NUM_PARTS - 1}"
     )
-  return encoded or _encode_png(labels)
+  return encoded or encode_png(labels.astype(np.uint8))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+  """Returns (H, W) or (H, W, 3) uint8 as a PNG file."""
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, "PNG")
+  return buffer.getvalue()
 
 
 def _load_png(path: Path) -> tuple[np.ndarray, bytes | None]:
   """Returns the labels, and the file itself where it can be stored as it is."""
-  encoded = path.read_bytes()
+  encoded = _read_bytes(path)
   image = _decode(encoded, path, "part-label image")
   if len(image.getbands()) != 1:
     raise SourceError(f"{path}: part labels must have one channel, these have {image.mode}")
@@ -87,6 +98,13 @@ def _load_npy(path: Path) -> tuple[np.ndarray, None]:
     raise SourceError(f"{path}: not a readable part-label array: {error}") from error
 
 
+def _read_bytes(path: Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except OSError as error:
+    raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def _decode(encoded: bytes, path: Path, kind: str) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(encoded))
@@ -94,12 +112,6 @@ def _decode(encoded: bytes, path: Path, kind: str) -> Image.Image:
   except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on damaged files
     raise SourceError(f"{path}: truncated or unreadable {kind} ({error}); replace it") from error
   return image
-
-
-def _encode_png(labels: np.ndarray) -> bytes:
-  buffer = io.BytesIO()
-  Image.fromarray(labels.astype(np.uint8)).save(buffer, "PNG")
-  return buffer.getvalue()
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

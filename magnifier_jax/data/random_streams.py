@@ -16,6 +16,7 @@ class Purpose(enum.IntEnum):
   EXTRA_IMAGES = 2
   AUGMENTATION = 3
   OCCLUSION = 4
+  VALIDATION_PEOPLE = 5
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:

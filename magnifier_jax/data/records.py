@@ -2,6 +2,7 @@
 
 A data set is a subclass of `ReidBuilder`: it lists where the records of a split come from and reads
 one. Everything else (features, splits, storage with access by index) is the same for all.
+`file_builder` is the base of those that read the user's files.
 """
 
 import abc
@@ -38,6 +39,14 @@ class SplitIndex(NamedTuple):
   person_id: np.ndarray  # (N,) int32, as named in the source
   camera_id: np.ndarray  # (N,) int32
   path: tuple[str, ...]
+
+
+class SplitCounts(NamedTuple):
+  """How much a split of a data set holds, as published."""
+
+  images: int  # without junk
+  people: int  # without junk and distractors
+  cameras: int
 
 
 class SourceError(UserError):
@@ -98,6 +107,13 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       SourceError: when the file is damaged; the message names it.
     """
 
+  def check_sources(self, split: str, sources: Sequence[Any]) -> None:
+    """Refuses what listing a split already shows to be wrong, before any work is done.
+
+    Raises:
+      SourceError: names a file, and how many are like it.
+    """
+
   def fingerprint(self, manual_dir: Path | None) -> str:
     """Returns a text that changes when the user's files do; '' when there are none.
 
@@ -136,11 +152,12 @@ class ReidBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
     manual_dir = Path(dl_manager.manual_dir) if self.MANUAL_DOWNLOAD_INSTRUCTIONS else None
     fingerprint = json.dumps(self.fingerprint(manual_dir))
+    sources = {split: self.sources(split, manual_dir) for split in SPLITS}
+    for split in SPLITS:
+      self.check_sources(split, sources[split])
     # TFDS has pointed `data_path` at its temporary folder by now.
     (self.data_path / _FINGERPRINT_FILE).write_text(fingerprint)
-    return {
-      split: self._generate_examples(split, self.sources(split, manual_dir)) for split in SPLITS
-    }
+    return {split: self._generate_examples(split, sources[split]) for split in SPLITS}
 
   def _generate_examples(
     self, split: str, sources: Sequence[Any]

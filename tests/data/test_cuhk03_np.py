@@ -137,5 +137,5 @@ def test_an_image_without_person_and_camera_in_its_name_is_refused(make_config, 
   write_tree(tmp_path)
   for pick in (image_file, part_label_file):
     pick(tmp_path).rename(pick(tmp_path).with_name("0010-1.png"))
-  with pytest.raises(SourceError, match=r"0010-1.png.*person_camera_number"):
+  with pytest.raises(SourceError, match=r"0010-1.png.*person_ccamera"):
     dataset.load(make_config().data)

@@ -66,7 +66,7 @@ import tensorflow_datasets as tfds
 read_record = Cuhk03Np.read_record
 
 def read_or_die(self, source):
-  if source.path.endswith("bounding_box_test/0002_c1_2.png"):
+  if source.image.path.endswith("bounding_box_test/0002_c1_2.png"):
     os.kill(os.getpid(), signal.SIGKILL)
   return read_record(self, source)
 
