@@ -10,19 +10,26 @@ Published by the authors (labeled, ImageNet weights): rank-1 82.4, mAP 79.6.
 Variants combine with commas: `:detected,small`.
 """
 
+from collections.abc import Callable, Mapping
+
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "labeled") -> ConfigDict:
   """Returns the config of a comma-separated list of variants."""
   config = _reference()
-  for name in variant.split(","):
-    if name not in _VARIANTS:
-      raise ValueError(
-        f"configs/cuhk03.py has no variant {name!r}; choose from {', '.join(_VARIANTS)}"
-      )
-    _VARIANTS[name](config)
+  apply_variants(config, variant, VARIANTS, "configs/cuhk03.py")
   return config
+
+
+def apply_variants(
+  config: ConfigDict, variant: str, variants: Mapping[str, Callable[[ConfigDict], None]], file: str
+) -> None:
+  """Changes a config by a comma-separated list of the variants that a config file has."""
+  for name in variant.split(","):
+    if name not in variants:
+      raise ValueError(f"{file} has no variant {name!r}; choose from {', '.join(variants)}")
+    variants[name](config)
 
 
 def _reference() -> ConfigDict:
@@ -137,7 +144,7 @@ def _detected(config: ConfigDict) -> None:
 
 def _paper(config: ConfigDict) -> None:
   """The figure of the paper where it differs from the authors' code."""
-  config.name = "cuhk03_paper"
+  config.name += "_paper"
   config.model.stem_relu = True
   config.model.fusion_cell = "gru"
   config.loss.adversarial_triplet = True
@@ -147,7 +154,7 @@ def _paper(config: ConfigDict) -> None:
 
 def _small(config: ConfigDict) -> None:
   """About 25 minutes on two CPU cores, from random weights."""
-  config.name = "cuhk03_small"
+  config.name += "_small"
   config.model.backbone = "resnet18"
   config.model.stem_relu = True  # no weights that were trained without it
   config.init.backbone = "none"
@@ -166,4 +173,4 @@ def _small(config: ConfigDict) -> None:
   config.evaluation.initial = True
 
 
-_VARIANTS = {"labeled": _labeled, "detected": _detected, "paper": _paper, "small": _small}
+VARIANTS = {"labeled": _labeled, "detected": _detected, "paper": _paper, "small": _small}

@@ -14,6 +14,10 @@ from magnifier_jax.config import Config, ConfigError
 
 VARIANTS = {
   "cuhk03": ["labeled", "detected", "paper", "small", "detected,small"],
+  "custom": ["full", "paper", "small"],
+  "dukemtmc": ["full", "occluded", "paper", "small", "occluded,small"],
+  "market1501": ["full", "paper", "small"],
+  "msmt17": ["v1", "v2", "trainval", "v2,trainval", "trainval,v2", "paper", "small"],
   "synthetic": ["small", "large"],
 }
 
