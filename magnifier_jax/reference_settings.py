@@ -14,6 +14,7 @@ _AUTHORS = {
   "model.adversarial_dim": 1024,
   "model.fusion_dim": 1024,
   "model.fusion_cell": "lstm",
+  "init.backbone": "imagenet",
   "data.image_size_hw": (384, 192),
   "data.identities_per_batch": 16,
   "data.images_per_identity": 4,

@@ -119,8 +119,31 @@ def _layout(path: tuple[str, ...]) -> Layout:
   return _LINEAR if path[-2] in ("classifier", "part_classifier") else _CONV
 
 
+def is_classifier(name: str) -> bool:
+  """Whether a PyTorch name is of a classifier over people, not over parts."""
+  return name.startswith("classifier")
+
+
+def num_people(state_dict: Mapping[str, np.ndarray], source: str) -> int:
+  """Returns N, the number of people that a whole network was trained on.
+
+  Raises:
+    StateDictError: when there is no classifier over people; names `source`.
+  """
+  for name, array in state_dict.items():
+    if is_classifier(name) and name.endswith(".bias") and array.ndim == 1:
+      return len(array)
+  raise StateDictError(
+    f"{source}: not a MagnifierNet; there is no classifier of people in it, such as "
+    "classifier.bias. The weights of a backbone alone belong into config.init.backbone"
+  )
+
+
 def load_state_dict(
-  state_dict: Mapping[str, np.ndarray], params: Tree, batch_stats: Tree
+  state_dict: Mapping[str, np.ndarray],
+  params: Tree,
+  batch_stats: Tree,
+  source: str = "the state_dict",
 ) -> tuple[Tree, Tree]:
   """Fills our trees from a PyTorch `state_dict`.
 
@@ -129,6 +152,7 @@ def load_state_dict(
       running averages here have no use for them.
     params: nested dict of arrays or `jax.ShapeDtypeStruct`, whose shapes and dtypes are kept.
     batch_stats: likewise.
+    source: what the error is about, e.g. a file.
 
   Returns:
     New params and batch statistics, numpy arrays.
@@ -150,8 +174,7 @@ def load_state_dict(
       loaded[path] = array.astype(target.dtype)
   if problems:
     raise StateDictError(
-      f"the state_dict does not fit the network, {len(problems)} entries:\n  "
-      + "\n  ".join(problems)
+      f"{source} does not fit the network, {len(problems)} entries:\n  " + "\n  ".join(problems)
     )
   trees = traverse_util.unflatten_dict(loaded)
   return trees["params"], trees["batch_stats"]

@@ -17,7 +17,6 @@ from magnifier_jax.interop.pytorch_file import (
 from magnifier_jax.interop.safetensors_file import read_safetensors, write_safetensors
 
 _WRITERS = {".pth": write_zip, ".pt": write_zip, ".safetensors": write_safetensors}
-SUFFIXES = tuple(_WRITERS)
 # Where training scripts keep the state_dict among other things.
 _NESTED = ("state_dict", "model_state_dict", "model")
 _DATA_PARALLEL = "module."
@@ -105,10 +104,9 @@ def write_weights(path: Path, state_dict: Mapping[str, np.ndarray]) -> str:
   """Writes a `state_dict` in the format of the path's suffix, and returns its SHA-256.
 
   Raises:
-    WeightsFileError: on another suffix than `SUFFIXES`, or when the file cannot be written.
+    WeightsFileError: on an unknown suffix, or when the file cannot be written.
   """
-  if path.suffix not in _WRITERS:
-    raise WeightsFileError(f"{path}: the name must end in {', '.join(SUFFIXES)}")
+  check_suffix(path)
   replacement = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,3 +117,9 @@ def write_weights(path: Path, state_dict: Mapping[str, np.ndarray]) -> str:
   finally:
     replacement.unlink(missing_ok=True)
   return sha256(path)
+
+
+def check_suffix(path: Path) -> None:
+  """Raises `WeightsFileError` unless the name of a file to write tells its format."""
+  if path.suffix not in _WRITERS:
+    raise WeightsFileError(f"{path}: the name must end in one of {', '.join(_WRITERS)}")

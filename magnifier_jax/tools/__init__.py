@@ -1,0 +1,1 @@
+"""Command-line tools beside training: `python -m magnifier_jax.tools.NAME`."""
