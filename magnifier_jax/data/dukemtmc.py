@@ -14,7 +14,7 @@ class DukemtmcReid(SplitFolderBuilder):
 
   VERSION = tfds.core.Version("1.0.0")
   TITLE = "DukeMTMC-reID"
-  FOLDER_NAMES = ("DukeMTMC-reID", "dukemtmc-reid", "dukemtmc-reid/DukeMTMC-reID")
+  FOLDER_NAMES = ("DukeMTMC-reID", "dukemtmc-reid/DukeMTMC-reID", "dukemtmc-reid")
   EXAMPLE = "0001_c2_f0046302.jpg"
   PUBLISHED_COUNTS = {  # noqa: RUF012 - as its base says
     "train": SplitCounts(16_522, 702, 8),

@@ -1,6 +1,6 @@
-"""Writes CUHK03-NP folders of noise images, so that nobody's photograph is needed."""
+"""Writes data sets of noise images, so that nobody's photograph is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,26 @@ def write_tree(
   for person in range(1, test_people + 1):
     _write_person(manual_dir, "query", person, range(1), size_hw, suffix)
     _write_person(manual_dir, "gallery", person, range(1, 3), size_hw, suffix)
+
+
+def write_images(root: Path, images: Iterable[str], labels: Path | None = None) -> None:
+  """Writes noise images below a folder, and their part labels below another.
+
+  Args:
+    root: folder of the data set.
+    images: relative paths; the ending says the kind.
+    labels: gets the PNG of the same path; None writes no part labels.
+  """
+  for path in images:
+    random = np.random.default_rng(list(path.encode()))
+    _save(root / path, random.integers(0, 256, (*SIZE_HW, 3), np.uint8))
+    if labels is not None:
+      _save((labels / path).with_suffix(".png"), random.integers(0, 8, SIZE_HW, np.uint8))
+
+
+def _save(file: Path, pixels: np.ndarray) -> None:
+  file.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(file)
 
 
 def image_file(manual_dir: Path, split: str = "train") -> Path:
