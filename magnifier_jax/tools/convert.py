@@ -13,11 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from absl import flags, logging
-from ml_collections import config_flags
+from absl import logging
 
-from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
+from magnifier_jax.tools.config_argument import load_config
 
 
 class ConvertError(UserError):
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> str:
     raise ConvertError("--config: missing; the file does not say which network it is of")
   if target.suffix:
     raise ConvertError(f"--to: {target} must be a workdir, since --from is a file")
-  return import_file(_config(options.config, overrides), source, target)
+  return import_file(load_config(options.config, overrides), source, target)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,26 +114,6 @@ def _parser() -> argparse.ArgumentParser:
     help="of a workdir; best is by mAP",
   )
   return parser
-
-
-def _config(file: str, overrides: list[str]) -> Config:
-  """Loads a config file with --config.field=value overrides."""
-  argv = ["convert", f"--config={file}", *overrides]
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv, lock_config=True)
-  try:
-    rest = values(argv)[1:]
-    config = values.config
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise ConfigError(f"--config: {str(error).strip().splitlines()[-1]}") from error
-  if rest:
-    raise ConfigError(f"unexpected argument {rest[0]!r}; fields look like --config.field=value")
-  config = Config.from_config_dict(config)
-  if config.dtype == "float64":
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-  return config
 
 
 def cli() -> None:
