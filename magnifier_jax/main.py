@@ -1,5 +1,6 @@
 """Trains or evaluates: `python -m magnifier_jax.main --config=configs/cuhk03.py`."""
 
+import ast
 import logging as python_logging
 import os
 import sys
@@ -32,7 +33,10 @@ def main(argv: list[str]) -> None:
     raise ConfigError(f"unexpected argument {argv[1]!r}; options look like --config.field=value")
   if _CONFIG.value is None:
     raise ConfigError("--config: missing; for example --config=configs/synthetic.py")
-  config = Config.from_config_dict(_CONFIG.value)
+  try:
+    config = Config.from_config_dict(_CONFIG.value)
+  except OSError as error:  # config_flags reports a file that is not there at its first use
+    raise ConfigError(f"--config: {_last_line(error)}") from error
   if config.dtype == "float64":
     import jax
 
@@ -41,7 +45,6 @@ def main(argv: list[str]) -> None:
   if _MODE.value == "train":
     from magnifier_jax.train import train
 
-    workdir.mkdir(parents=True, exist_ok=True)
     train(config, workdir)
   else:
     from magnifier_jax.evaluate_run import evaluate_run
@@ -54,10 +57,19 @@ def _parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    _exit(str(error))
+    message = str(error)
+    _exit(_last_line(error) if "Traceback" in message else message)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # config_flags lets these through when it loads the file and sets the fields.
-    _exit(f"--config: {str(error).strip()}")
+    _exit(f"--config: {_last_line(error)}")
+
+
+def _last_line(error: Exception) -> str:
+  """Returns the line that matters: config_flags puts a traceback or a repeated name before it."""
+  message = str(error.args[-1])
+  if isinstance(error, AttributeError | KeyError) and message.startswith(("'", '"')):
+    message = ast.literal_eval(message)  # the text of an error inside another
+  return message.strip().splitlines()[-1].strip().removeprefix("ValueError: ")
 
 
 def _exit(message: str) -> None:

@@ -70,6 +70,7 @@ class _Run:
     self.trainer: Trainer = create_trainer(config, num_people, self.steps_per_epoch, self.mesh)
     self.evaluator = Evaluator(config, self.dataset, self.trainer.network, self.mesh)
     self.record: RunRecord = run_record(config, num_people, self.steps_per_epoch)
+    workdir.mkdir(parents=True, exist_ok=True)
     self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
 
   def run(self) -> RankingMetrics:

@@ -1,0 +1,208 @@
+"""Whole runs on noise images: repeatable, resumable, and safe when something breaks."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from configs.cuhk03 import get_config
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.checkpoints import CheckpointError, Checkpoints
+from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.data.pipeline import TrainBatch, train_batches
+from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
+from magnifier_jax.mesh import DeviceError
+from magnifier_jax.metrics_log import read_records
+from magnifier_jax.train import DivergenceError, train
+
+from .data.noise_tree import write_tree
+
+MakeConfig = Callable[..., Config]
+ALL_DEVICES = mesh_lib.data_mesh
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device() -> Iterator[None]:
+  """Eight devices that share two cores would only take longer; test_train_step.py compares them."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(mesh_lib, "data_mesh", lambda: ALL_DEVICES(jax.devices()[:1]))
+    yield
+
+
+@pytest.fixture(scope="module")
+def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
+  """Makes configs of a tiny run: 4 people, a batch of 8, 2 steps an epoch, 2 epochs."""
+  manual_dir = tmp_path_factory.mktemp("noise")
+  write_tree(manual_dir, train_images=(4, 4, 4, 4), test_people=4)
+
+  def make(**overrides: Any) -> Config:
+    config = get_config("small")
+    config.data.update(
+      manual_dir=str(manual_dir),
+      data_dir=str(manual_dir / "prepared"),
+      image_size_hw=(64, 32),
+      identities_per_batch=4,
+      images_per_identity=2,
+    )
+    config.model.update(adversarial_dim=16, fusion_dim=16)
+    config.training.update(num_epochs=2, log_every_steps=1)
+    config.evaluation.update(every_epochs=1, batch_size=8, initial=False)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    return Config.from_config_dict(config)
+
+  return make
+
+
+@pytest.fixture(scope="module")
+def finished(make_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+  """The workdir of a run from start to end."""
+  workdir = tmp_path_factory.mktemp("finished")
+  train(make_config(), workdir)
+  return workdir
+
+
+def losses(workdir: Path) -> list[dict[str, float]]:
+  """The records of training steps, without what depends on the clock."""
+  return [
+    {name: value for name, value in record.items() if name != "images_per_second"}
+    for record in read_records(workdir)
+    if "loss/total" in record
+  ]
+
+
+def arrays(workdir: Path) -> dict[str, Any]:
+  """The newest checkpoint's arrays."""
+  checkpoints = Checkpoints(workdir, read_only=True)
+  step = checkpoints.latest_step()
+  state = checkpoints._manager.restore(step)["state"]
+  return {"step": step, "params": state["params"], "batch_stats": state["batch_stats"]}
+
+
+def assert_same_bits(a: Any, b: Any) -> None:
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_run_leaves_its_results(finished: Path):
+  assert [record["step"] for record in losses(finished)] == [1, 2, 3, 4]
+  metrics = json.loads((finished / "metrics.json").read_text())
+  assert list(metrics)[3:] == ["all", "global", "adversarial", "fusion"]
+  assert 0 < metrics["all"]["mAP"] <= 1
+  assert metrics["all"]["num_queries"] == 4
+  assert "<html" in (finished / "report.html").read_text()
+  assert list((finished / "tensorboard").iterdir())
+  assert json.loads((finished / "config.json").read_text())["num_people"] == 4
+
+
+def test_same_seed_gives_the_same_bits(finished: Path, make_config: MakeConfig, tmp_path: Path):
+  train(make_config(), tmp_path)
+  assert losses(tmp_path) == losses(finished)
+  assert_same_bits(arrays(tmp_path), arrays(finished))
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+  finished: Path, make_config: MakeConfig, tmp_path: Path
+):
+  train(make_config(training__num_epochs=1), tmp_path)
+  train(make_config(), tmp_path)
+  assert losses(tmp_path) == losses(finished)
+  assert_same_bits(arrays(tmp_path), arrays(finished))
+
+
+def test_another_seed_gives_another_run(finished: Path, make_config: MakeConfig, tmp_path: Path):
+  train(make_config(seed=1, training__num_epochs=1), tmp_path)
+  assert losses(tmp_path)[0]["loss/total"] != losses(finished)[0]["loss/total"]
+
+
+def test_evaluation_finds_what_training_found(
+  finished: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
+):
+  before = json.loads((finished / "metrics.json").read_text())
+  results = evaluate_run(make_config(), finished)
+  assert json.loads((finished / "metrics.json").read_text()) == before
+  assert list(results) == ["all", "global", "adversarial", "fusion"]
+  assert "adversarial" in capsys.readouterr().out
+
+
+def test_saved_embeddings_are_ranked_without_images(
+  finished: Path, make_config: MakeConfig, tmp_path: Path
+):
+  first = evaluate_run(make_config(evaluation__save_embeddings=True), finished)
+  file = finished / "embeddings.npz"
+  config = make_config(evaluation__embeddings=str(file), data__manual_dir="/nowhere")
+  again = evaluate_run(config, tmp_path)
+  assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
+
+
+def test_flip_and_reranking_are_rows_of_their_own(
+  finished: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
+):
+  config = make_config(
+    evaluation__rerank=True, evaluation__flip=True, evaluation__rerank_k1=3, evaluation__rerank_k2=2
+  )
+  results = evaluate_run(config, finished)
+  assert "all, re-ranked" in results
+  assert "all, re-ranked" in capsys.readouterr().out
+
+
+def test_broken_embeddings_file_is_named(make_config: MakeConfig, tmp_path: Path):
+  file = tmp_path / "embeddings.npz"
+  file.write_bytes(b"no zip")
+  config = make_config(evaluation__embeddings=str(file))
+  with pytest.raises(EmbeddingsFileError, match=r"cannot read .*embeddings.npz"):
+    evaluate_run(config, tmp_path)
+
+
+def test_evaluating_an_empty_workdir_says_so(make_config: MakeConfig, tmp_path: Path):
+  with pytest.raises(CheckpointError, match="no checkpoint there; train first"):
+    evaluate_run(make_config(), tmp_path / "nothing")
+  assert not (tmp_path / "nothing").exists()
+
+
+def test_workdir_of_another_config_is_refused(finished: Path, make_config: MakeConfig):
+  before = arrays(finished)
+  config = make_config(loss__triplet_margin=0.5, model__fusion_cell="gru", training__num_epochs=9)
+  with pytest.raises(CheckpointError) as caught:
+    train(config, finished)
+  message = str(caught.value)
+  assert "config.loss.triplet_margin: 0.3 there, 0.5 now" in message
+  assert "config.model.fusion_cell: 'lstm' there, 'gru' now" in message
+  assert "num_epochs" not in message
+  assert_same_bits(arrays(finished), before)
+
+
+def test_diverging_run_stops_and_keeps_its_checkpoint(
+  make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  train(make_config(training__num_epochs=1), tmp_path)
+  before = arrays(tmp_path)
+
+  def with_a_broken_third(*arguments: Any) -> Iterator[TrainBatch]:
+    for step, batch in enumerate(train_batches(*arguments), start=2):
+      broken = np.full(batch.image.shape, np.nan, np.float32)
+      yield batch._replace(image=broken) if step == 2 else batch
+
+  monkeypatch.setattr("magnifier_jax.train.train_batches", with_a_broken_third)
+  with pytest.raises(DivergenceError, match=r"step 3: loss/total, loss/global_id,") as error:
+    train(make_config(), tmp_path)
+  assert "the checkpoint of step 2 is intact" in str(error.value)
+  assert_same_bits(arrays(tmp_path), before)
+
+
+def test_more_people_a_batch_than_there_are_is_refused(make_config: MakeConfig, tmp_path: Path):
+  config = make_config(data__identities_per_batch=8)
+  with pytest.raises(ConfigError, match=r"identities_per_batch: 8 people a batch, but .* has 4"):
+    train(config, tmp_path)
+
+
+def test_batch_that_the_devices_do_not_divide_is_refused(
+  make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  monkeypatch.setattr(mesh_lib, "data_mesh", ALL_DEVICES)
+  with pytest.raises(DeviceError, match=r"a batch of 12 images cannot be split over 8 devices"):
+    train(make_config(data__images_per_identity=3), tmp_path)
+  with pytest.raises(DeviceError, match=r"config.evaluation.batch_size: a batch of 12"):
+    train(make_config(evaluation__batch_size=12), tmp_path)
