@@ -236,15 +236,15 @@ def write_zip(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
       # A ZipInfo of its own has a fixed date.
       archive.writestr(zipfile.ZipInfo(f"archive/{name}"), data)
 
-    add("data.pkl", _pickle_of(state_dict))
+    add("data.pkl", pickle_state_dict(state_dict))
     add("byteorder", b"little")
     for i, array in enumerate(state_dict.values()):
       add(f"data/{i}", array.astype(array.dtype.newbyteorder("<")).tobytes())
     add("version", f"{_WRITTEN_ZIP_VERSION}\n".encode())
 
 
-def _pickle_of(arrays: Mapping[str, np.ndarray]) -> bytes:
-  """Returns the pickle of an OrderedDict of tensors; array i lies in storage i.
+def pickle_state_dict(arrays: Mapping[str, np.ndarray]) -> bytes:
+  """Returns the pickle of an OrderedDict of tensors; the i-th array's values are storage `i`.
 
   Written opcode by opcode: Python's pickler wants to import what it names, and that is PyTorch.
   """

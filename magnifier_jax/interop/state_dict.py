@@ -164,12 +164,12 @@ def load_state_dict(
   entries = {path: entry(path[1:]) for path in targets}
   problems = _missing_and_extra(state_dict, entries.values())
   loaded = {}
-  for path, source in entries.items():
-    if any(name not in state_dict for name in source.names):
+  for path, theirs in entries.items():
+    if any(name not in state_dict for name in theirs.names):
       continue
-    array, target = _convert(source, state_dict), targets[path]
+    array, target = _convert(theirs, state_dict), targets[path]
     if array is None or array.shape != target.shape:
-      problems.append(_wrong_shape(source, state_dict, target.shape))
+      problems.append(_wrong_shape(theirs, state_dict, target.shape))
     else:
       loaded[path] = array.astype(target.dtype)
   if problems:
