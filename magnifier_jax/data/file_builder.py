@@ -44,6 +44,7 @@ class FileReidBuilder(ReidBuilder):
 
   PUBLISHED_COUNTS: ClassVar[dict[str, SplitCounts]] = {}
   DISTRACTOR_PERSON_ID: ClassVar[int | None] = None
+  NUMBERS_TEST_PEOPLE_ANEW: ClassVar[bool] = False  # True: a number in both is not the same person
 
   def __init__(self, *, missing_part_labels: str = "refuse", **kwargs: Any):
     """Makes a builder.

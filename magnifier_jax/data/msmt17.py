@@ -57,6 +57,7 @@ class Msmt17(FileReidBuilder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
+  NUMBERS_TEST_PEOPLE_ANEW = True
   BUILDER_CONFIGS = _configs()
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
   Put MSMT17_V1/{train,test}/0000/0000_000_01_0303morning_0008_0.jpg and MSMT17_V1/list_*.txt, or

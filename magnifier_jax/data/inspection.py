@@ -1,0 +1,240 @@
+"""Reads all of the user's files once and says what is wrong with them, instead of stopping at the
+first fault as preparing does."""
+
+import enum
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from magnifier_jax.config import NUM_PARTS, DataConfig
+from magnifier_jax.data.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
+from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
+
+_HEIGHT_RANGE = (32, 2048)  # pixels; beyond it an image is hardly a person's box
+_MIN_WIDTH = 12
+_ASPECT_RANGE = (1.0, 8.0)  # height / width
+
+
+class Fault(enum.Enum):
+  """A kind of fault; those whose `stops_training` is false are worth knowing only."""
+
+  SPLIT = "split that cannot be listed"
+  NAME = "image of unknown person or camera"
+  IMAGE = "unreadable image"
+  LABELS_MISSING = "missing part labels"
+  LABELS = "wrong part labels"
+  FEW_PEOPLE = "too few people"
+  DUPLICATE = "duplicated image"
+  SIZE = "oddly sized image"
+  FEW_IMAGES = "person with few images"
+  NO_MATCH = "query without a match"
+  TRAINED_ON = "test person who is trained on"
+
+  @property
+  def stops_training(self) -> bool:
+    return self in (
+      Fault.SPLIT,
+      Fault.NAME,
+      Fault.IMAGE,
+      Fault.LABELS_MISSING,
+      Fault.LABELS,
+      Fault.FEW_PEOPLE,
+    )
+
+
+class Finding(NamedTuple):
+  """One fault."""
+
+  fault: Fault
+  message: str  # names the file or the person
+
+
+class Inspected(NamedTuple):
+  """What one image was found to be. Unknown: None."""
+
+  source: FileSource
+  size_hw: tuple[int, int] | None
+  digest: bytes | None  # of the file
+  part_pixels: np.ndarray | None  # (8,) int64 pixels of each part; None without given labels
+  findings: tuple[Finding, ...]
+
+
+class SplitInspection(NamedTuple):
+  """A split, without what could not be read."""
+
+  name: str
+  images: int  # without junk
+  junk: int
+  distractors: int  # images of nobody in particular, counted in `images` too
+  people: int
+  cameras: int
+  part_labels: int  # images with part labels that are right
+  part_pixels: np.ndarray  # (8,) int64
+  sizes_hw: np.ndarray  # (N, 2) int64 pixels, of readable images
+  published: SplitCounts | None
+  samples: tuple[FileSource, ...]  # some readable images
+
+
+class Inspection(NamedTuple):
+  """A data set."""
+
+  splits: tuple[SplitInspection, ...]  # those that could be listed
+  findings: tuple[Finding, ...]
+
+  @property
+  def can_train(self) -> bool:
+    """Whether training would start."""
+    return not any(finding.fault.stops_training for finding in self.findings)
+
+
+Progress = Callable[[Sequence[FileSource], str], Iterable[FileSource]]
+
+
+def inspect(
+  builder: FileReidBuilder,
+  manual_dir: Path,
+  config: DataConfig,
+  num_samples: int,
+  progress: Progress = lambda sources, split: sources,
+) -> Inspection:
+  """Reads every file of a data set once.
+
+  Args:
+    builder: of the data set.
+    manual_dir: folder that holds it.
+    config: reads `identities_per_batch` and `images_per_identity`.
+    num_samples: at most so many samples a split.
+    progress: wraps the sources of a split, of a name, while they are read.
+  """
+  splits: dict[str, list[Inspected]] = {}
+  findings = []
+  for split in SPLITS:
+    try:
+      sources = builder.sources(split, manual_dir)
+    except SourceError as error:
+      findings.append(Finding(Fault.SPLIT, str(error)))
+      continue
+    splits[split] = [_inspect_image(builder, source) for source in progress(sources, split)]
+    findings += [finding for image in splits[split] for finding in image.findings]
+  findings += _duplicates(image for images in splits.values() for image in images)
+  if "train" in splits:
+    findings += _sampling_faults(splits["train"], config)
+  if "query" in splits and "gallery" in splits:
+    findings += _unmatched(splits["query"], splits["gallery"])
+  if not builder.NUMBERS_TEST_PEOPLE_ANEW:
+    findings += _trained_on(splits)
+  summaries = [_summarize(builder, name, images, num_samples) for name, images in splits.items()]
+  return Inspection(tuple(summaries), tuple(findings))
+
+
+def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
+  findings, size_hw, digest, part_pixels = [], None, None, None
+  try:
+    builder.identify(source)
+  except SourceError as error:
+    findings.append(Finding(Fault.NAME, str(error)))
+  try:
+    image = builder.read_image(source)
+  except SourceError as error:
+    findings.append(Finding(Fault.IMAGE, str(error)))
+    return Inspected(source, None, None, None, tuple(findings))
+  size_hw, digest = image.size_hw, hashlib.blake2b(image.encoded, digest_size=16).digest()
+  if not _is_usual_size(*size_hw):
+    message = f"{source.image.file}: {size_hw[0]} × {size_hw[1]} pixels (height × width)"
+    findings.append(Finding(Fault.SIZE, message))
+  try:
+    labels = builder.read_part_labels(source, size_hw)
+  except SourceError as error:
+    fault = Fault.LABELS_MISSING if source.part_labels is None else Fault.LABELS
+    findings.append(Finding(fault, str(error)))
+  else:
+    if source.part_labels is not None:
+      part_pixels = np.bincount(np.asarray(Image.open(io.BytesIO(labels))).ravel(), minlength=8)
+  return Inspected(source, size_hw, digest, part_pixels, tuple(findings))
+
+
+def _is_usual_size(height: int, width: int) -> bool:
+  return (
+    _HEIGHT_RANGE[0] <= height <= _HEIGHT_RANGE[1]
+    and width >= _MIN_WIDTH
+    and _ASPECT_RANGE[0] <= height / width <= _ASPECT_RANGE[1]
+  )
+
+
+def _duplicates(images: Iterable[Inspected]) -> Iterator[Finding]:
+  first: dict[bytes, FileSource] = {}
+  for image in images:
+    if image.digest is None:
+      continue
+    other = first.setdefault(image.digest, image.source)
+    if other is not image.source:
+      somebody_else = other.image.person_id != image.source.image.person_id
+      message = f"{image.source.image.file}: the same file as {other.image.file}"
+      yield Finding(Fault.DUPLICATE, message + ", of another person" * somebody_else)
+
+
+def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator[Finding]:
+  person_id = [image.source.image.person_id for image in train]
+  people, counts = np.unique([p for p in person_id if p is not None], return_counts=True)
+  if len(people) < config.identities_per_batch:
+    yield Finding(
+      Fault.FEW_PEOPLE,
+      f"training has {len(people)} people, config.data.identities_per_batch is "
+      f"{config.identities_per_batch}; set it to {len(people)} or fewer",
+    )
+  wanted = config.images_per_identity
+  for person, count in zip(people, counts):
+    if count < wanted:
+      source = train[person_id.index(person)].source
+      message = f"{source.image.file}: person {person} has {count} of {wanted} images a batch"
+      yield Finding(Fault.FEW_IMAGES, message + "; they are repeated")
+
+
+def _unmatched(query: Sequence[Inspected], gallery: Sequence[Inspected]) -> Iterator[Finding]:
+  cameras: dict[int | None, set[int | None]] = {}
+  for image in gallery:
+    cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
+  for file, _, person_id, camera_id in (image.source.image for image in query):
+    if None not in (person_id, camera_id) and not cameras.get(person_id, set()) - {camera_id}:
+      yield Finding(
+        Fault.NO_MATCH,
+        f"{file}: the gallery has no image of person {person_id} from another camera than "
+        f"{camera_id}; the query is left out of the results",
+      )
+
+
+def _trained_on(splits: dict[str, list[Inspected]]) -> Iterator[Finding]:
+  trained_on = {image.source.image.person_id for image in splits.get("train", ())} - {None}
+  seen = set()
+  for file, _, person_id, _ in (image.source.image for image in splits.get("query", ())):
+    if person_id in trained_on and person_id not in seen:
+      seen.add(person_id)
+      yield Finding(Fault.TRAINED_ON, f"{file}: person {person_id} is in training too")
+
+
+def _summarize(
+  builder: FileReidBuilder, name: str, images: Sequence[Inspected], num_samples: int
+) -> SplitInspection:
+  readable = [image for image in images if image.size_hw is not None]
+  person_id = [image.source.image.person_id for image in images]
+  nobody = {None, JUNK_PERSON_ID, builder.DISTRACTOR_PERSON_ID if name != "train" else None}
+  labelled = [image.part_pixels for image in images if image.part_pixels is not None]
+  samples = np.unique(np.linspace(0, len(readable) - 1, num_samples).astype(int))
+  return SplitInspection(
+    name=name,
+    images=len(images) - person_id.count(JUNK_PERSON_ID),
+    junk=person_id.count(JUNK_PERSON_ID),
+    distractors=sum(person in nobody - {None, JUNK_PERSON_ID} for person in person_id),
+    people=len(set(person_id) - nobody),
+    cameras=len({image.source.image.camera_id for image in images} - {None}),
+    part_labels=len(labelled),
+    part_pixels=np.sum(labelled, axis=0) if labelled else np.zeros(NUM_PARTS, np.int64),
+    sizes_hw=np.array([image.size_hw for image in readable], np.int64).reshape(-1, 2),
+    published=builder.published_counts().get(name),
+    samples=tuple(readable[i].source for i in samples) if readable else (),
+  )

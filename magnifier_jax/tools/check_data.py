@@ -1,0 +1,223 @@
+"""Checks a data set before any training: reads every file once, and names all that is wrong.
+
+  python -m magnifier_jax.tools.check_data --config=configs/cuhk03.py
+
+Prints what the data set holds beside the published counts, and writes a page with samples and their
+part labels; it shows photographs, so it belongs with the data. Exit code 0: one can train. 1: there
+are faults that would stop training. 2: the command or the config is wrong.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from absl import logging
+from PIL import Image
+from tqdm import tqdm
+
+from magnifier_jax.config import DataConfig
+from magnifier_jax.data import dataset, inspection
+from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
+from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
+from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation import report_pictures
+from magnifier_jax.tools.config_argument import load_config
+
+_SAMPLES = 12  # a split
+_SAMPLE_HEIGHT = 256  # pixels
+_PRINTED = 20  # findings of a kind; the page has the others
+
+
+class CheckError(UserError):
+  """There is nothing to check, or nowhere to write to."""
+
+
+class Sample(NamedTuple):
+  """An image of the page."""
+
+  path: str
+  person_id: int | None
+  camera_id: int | None
+  image: np.ndarray  # (H, W, 3) uint8
+  part_labels: np.ndarray | None  # (H, W) uint8
+
+
+def check_data(config: DataConfig, page: Path) -> bool:
+  """Prints what a data set holds and what is wrong with it, and writes a page of samples.
+
+  Args:
+    config: of the data.
+    page: HTML file to write.
+
+  Returns:
+    Whether one can train.
+
+  Raises:
+    CheckError: when the data set is not made of files, or the page's folder does not exist.
+    ConfigError: when no data set has that name.
+  """
+  builder = dataset.find_builder(config)
+  if not isinstance(builder, FileReidBuilder):
+    raise CheckError(f"config.data.dataset: {config.dataset} is drawn, there are no files to check")
+  if not page.parent.is_dir():
+    raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
+  manual_dir = Path(config.manual_dir).expanduser()
+  result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
+  page.write_text(_render(config, builder, result), encoding="utf-8")
+  print("\n".join(_text(config, result, page)))
+  return result.can_train
+
+
+def _show_progress(sources: Sequence[FileSource], split: str) -> Iterable[FileSource]:
+  return tqdm(sources, desc=f"Reading {split}", unit="image", mininterval=1)
+
+
+def _text(config: DataConfig, result: Inspection, page: Path) -> Iterator[str]:
+  """Yields the lines of the summary."""
+  yield f"{config.dataset} in {Path(config.manual_dir).expanduser()}"
+  for row in _table(result.splits):
+    yield "".join(f"{cell:>{width}}" for cell, width in zip(row, (8, *(21,) * 3, 9, 13, 14, 26)))
+  yield from _part_shares(result.splits)
+  for fault in Fault:
+    findings = [finding for finding in result.findings if finding.fault is fault]
+    if findings:
+      yield from _finding_lines(fault, findings, page)
+  yield f"samples: {page}"
+  stopping = sum(finding.fault.stops_training for finding in result.findings)
+  if stopping:
+    yield f"One cannot train yet: {stopping} faults would stop it."
+  else:
+    yield "One can train." if result.findings else "Nothing is wrong. One can train."
+
+
+def _table(splits: Sequence[SplitInspection]) -> Iterator[tuple[str, ...]]:
+  """Yields the rows of the summary, its heading first."""
+  head = ("split", "images (published)", "people (published)", "cameras (published)")
+  yield (*head, "junk", "distractors", "part labels", "size (median, smallest)")
+  for split in splits:
+    published = split.published or (None,) * 3
+    counts = zip((split.images, split.people, split.cameras), published)
+    yield (
+      split.name,
+      *(f"{count:,} ({'–' if known is None else f'{known:,}'})" for count, known in counts),
+      f"{split.junk:,}",
+      f"{split.distractors:,}",
+      f"{split.part_labels:,}",
+      _sizes(split.sizes_hw),
+    )
+
+
+def _sizes(sizes_hw: np.ndarray) -> str:
+  if not len(sizes_hw):
+    return "–"
+  typical, smallest = np.median(sizes_hw, axis=0).astype(int), sizes_hw.min(axis=0)
+  return f"{typical[0]} × {typical[1]}, {smallest[0]} × {smallest[1]}"
+
+
+def _part_shares(splits: Sequence[SplitInspection]) -> Iterator[str]:
+  for split in splits:
+    if split.part_labels:
+      shares = 100 * split.part_pixels / split.part_pixels.sum()
+      parts = zip(report_pictures.PARTS, shares)
+      yield f"{split.name}, % of pixels: " + ", ".join(
+        f"{p.name} {share:.1f}" for p, share in parts
+      )
+
+
+def _finding_lines(fault: Fault, findings: Sequence[Finding], page: Path) -> Iterator[str]:
+  yield f"{'✗' if fault.stops_training else 'note:'} {fault.value}: {len(findings)}"
+  yield from (f"    {finding.message}" for finding in findings[:_PRINTED])
+  if len(findings) > _PRINTED:
+    yield f"    and {len(findings) - _PRINTED} more, listed in {page}"
+
+
+def _render(config: DataConfig, builder: FileReidBuilder, result: Inspection) -> str:
+  """Returns the page as HTML that needs no other file."""
+  environment = jinja2.Environment(
+    # The page looks like the report of a run.
+    loader=jinja2.ChoiceLoader(
+      [
+        jinja2.PackageLoader("magnifier_jax.tools"),
+        jinja2.PackageLoader("magnifier_jax.evaluation"),
+      ]
+    ),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    "photograph": report_pictures.photograph_uri,
+    "paint": report_pictures.paint_parts,
+  }
+  heading, *rows = _table(result.splits)
+  return environment.get_template("check_data.html").render(
+    dataset=config.dataset,
+    can_train=result.can_train,
+    heading=heading,
+    rows=rows,
+    shares=list(_part_shares(result.splits)),
+    faults=[
+      (fault, [finding.message for finding in result.findings if finding.fault is fault])
+      for fault in Fault
+    ],
+    samples={
+      split.name: [_sample(builder, source) for source in split.samples] for split in result.splits
+    },
+    parts=report_pictures.PARTS,
+  )
+
+
+def _sample(builder: FileReidBuilder, source: FileSource) -> Sample:
+  image = Image.open(io.BytesIO(builder.read_image(source).encoded)).convert("RGB")
+  labels = None
+  if source.part_labels is not None:
+    try:
+      encoded = builder.read_part_labels(source, (image.height, image.width))
+      labels = np.asarray(Image.open(io.BytesIO(encoded)))
+    except UserError:
+      labels = None  # a finding says so
+  image.thumbnail((image.width, _SAMPLE_HEIGHT))
+  _, path, person_id, camera_id = source.image
+  return Sample(path, person_id, camera_id, np.asarray(image), labels)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command line; returns the exit code."""
+  parser = argparse.ArgumentParser(
+    prog="python -m magnifier_jax.tools.check_data",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--config",
+    required=True,
+    metavar="FILE[:VARIANT]",
+    help="config file; fields follow as --config.field=value",
+  )
+  parser.add_argument(
+    "--page", default="check_data.html", metavar="FILE", help="page to write (%(default)s)"
+  )
+  options, overrides = parser.parse_known_args(argv)
+  config = load_config(options.config, overrides)
+  return 0 if check_data(config.data, Path(options.page)) else 1
+
+
+def cli() -> None:
+  """Entry point."""
+  logging.set_verbosity(logging.WARNING)
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+  cli()
