@@ -230,7 +230,7 @@ def _complete(explicit: Launch, tasks: _Tasks) -> Launch:
 
 def _check(launch: Launch, has_coordinator: bool) -> None:
   """Raises `LaunchError` unless everything is there and in range."""
-  needed = ("num_processes", "process_id") + (() if has_coordinator else ("coordinator",))
+  needed = (() if has_coordinator else ("coordinator",)) + ("num_processes", "process_id")
   missing = [f"--{name}" for name in needed if getattr(launch, name) is None]
   if missing:
     raise LaunchError(
