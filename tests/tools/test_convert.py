@@ -1,0 +1,205 @@
+"""Files to workdirs and back, and from a file to embeddings."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from magnifier_jax import evaluate, evaluate_run
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.checkpoints import CheckpointError, Checkpoints
+from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.data.pipeline import EvaluationBatch
+from magnifier_jax.evaluate_run import load_embeddings
+from magnifier_jax.interop.initialization import initialize
+from magnifier_jax.interop.state_dict import StateDictError
+from magnifier_jax.interop.torchvision_weights import BackboneError
+from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
+from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
+from tests.interop.small_network import SmallNetwork, small_config, small_network
+from tests.test_reference import assert_close, fixture, golden
+
+SMALL = "--config=configs/cuhk03.py:small"
+
+
+@pytest.fixture(scope="module")
+def network() -> SmallNetwork:
+  return small_network(num_people=3)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory, network: SmallNetwork) -> Path:
+  """A workdir that was converted from `weights.pth` beside it."""
+  folder = tmp_path_factory.mktemp("imported")
+  write_weights(folder / "weights.pth", network.state_dict)
+  main([SMALL, f"--from={folder / 'weights.pth'}", f"--to={folder / 'workdir'}"])
+  return folder / "workdir"
+
+
+def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+  """Compares bit for bit."""
+  assert ours.keys() == theirs.keys()
+  for name, array in ours.items():
+    assert (array.dtype, array.tobytes()) == (theirs[name].dtype, theirs[name].tobytes()), name
+
+
+@pytest.mark.parametrize("which", ["latest", "best"])
+@pytest.mark.parametrize("name", ["out.pth", "new/folder/out.safetensors"])
+def test_file_to_workdir_to_file_is_exact(
+  tmp_path: Path, imported: Path, network: SmallNetwork, name: str, which: str
+):
+  main([f"--from={imported}", f"--to={tmp_path / name}", f"--checkpoint={which}"])
+  assert_same(read_weights(tmp_path / name).state_dict, network.state_dict)
+
+
+def test_hash_of_the_file_is_kept(imported: Path):
+  source = imported.parent / "weights.pth"
+  origin = json.loads((imported / "initial_weights.json").read_text())
+  assert origin == {"path": str(source), "sha256": read_weights(source).sha256}
+
+
+def test_record_of_a_converted_checkpoint(imported: Path):
+  checkpoints = Checkpoints(imported, read_only=True)
+  record = checkpoints.read_run(0)
+  assert record.num_people == 3
+  assert Config.from_config_dict(record.config) == small_config()
+
+
+def test_a_run_starts_from_a_workdir(tmp_path: Path, imported: Path, network: SmallNetwork):
+  drawn, said = small_network(num_people=4, seed=1), []
+  state = initialize(drawn.state(), small_config(checkpoint=str(imported)), tmp_path, said.append)
+  jax.tree.map(np.testing.assert_array_equal, state.batch_stats, network.batch_stats)
+  for branch in ("backbone", "part_segmentation"):
+    jax.tree.map(np.testing.assert_array_equal, state.params[branch], network.params[branch])
+  for branch in ("global_branch", "adversarial_branch", "fusion_branch"):
+    np.testing.assert_array_equal(
+      state.params[branch]["classifier"]["kernel"], drawn.params[branch]["classifier"]["kernel"]
+    )
+  assert "its 3 people are not these 4" in said[0]
+  origin = json.loads((tmp_path / "initial_weights.json").read_text())
+  assert origin == {"path": str(imported), "step": 0}
+
+
+def test_converting_twice_is_refused(imported: Path):
+  with pytest.raises(CheckpointError, match="holds checkpoints; choose another folder"):
+    main([SMALL, f"--from={imported.parent / 'weights.pth'}", f"--to={imported}"])
+
+
+def test_another_architecture_is_named(tmp_path: Path, imported: Path):
+  argv = [SMALL, "--config.model.backbone=resnet34", f"--from={imported.parent / 'weights.pth'}"]
+  with pytest.raises(BackboneError, match=r"of a resnet18, but .* is resnet34"):
+    main([*argv, f"--to={tmp_path / 'workdir'}"])
+  assert not (tmp_path / "workdir").exists()
+
+
+def test_every_wrong_shape_is_listed(tmp_path: Path, imported: Path):
+  argv = [SMALL, "--config.model.fusion_dim=128", f"--from={imported.parent / 'weights.pth'}"]
+  with pytest.raises(StateDictError) as caught:
+    main([*argv, f"--to={tmp_path / 'workdir'}"])
+  assert "weights.pth does not fit the network, 9 entries" in str(caught.value)
+  assert "base.part.lstm.weight_ih_l0 has shape (1024, 256), the network needs (512, 256)" in str(
+    caught.value
+  )
+  assert not (tmp_path / "workdir").exists()
+
+
+@pytest.mark.parametrize(
+  ("argv", "error", "message"),
+  [
+    (["--from=nowhere.pth", "--to=x"], ConvertError, r"--from: no file or workdir nowhere\.pth"),
+    (["--from=FILE", "--to=x"], ConvertError, r"--config: missing"),
+    (["--from=FILE", "--to=x.pth", SMALL], ConvertError, r"--to: x\.pth must be a workdir"),
+    (["--from=WORKDIR", "--to=x.pth", SMALL], ConvertError, r"--config=.*small: not used"),
+    (["--from=WORKDIR", "--to=x.npz"], WeightsFileError, r"must end in one of \.pth"),
+    (["--from=EMPTY", "--to=x.pth"], CheckpointError, r"no checkpoint there"),
+    (["--from=FILE", "--to=x", "--config=configs/nowhere.py"], ConfigError, r"No such file"),
+    (["--from=FILE", "--to=x", f"{SMALL}er"], ConfigError, r"no variant 'smaller'; choose from"),
+    (["--from=FILE", "--to=x", SMALL, "--config.sed=1"], ConfigError, r"\"seed\" instead"),
+    (["--from=FILE", "--to=x", SMALL, "--config.seed=-1"], ConfigError, r"config\.seed: must be"),
+    (["--from=FILE", "--to=x", SMALL, "more"], ConfigError, r"unexpected argument 'more'"),
+  ],
+)
+def test_wrong_command_lines(
+  tmp_path: Path, imported: Path, argv: list[str], error: type[Exception], message: str
+):
+  paths = {"FILE": imported.parent / "weights.pth", "WORKDIR": imported, "EMPTY": tmp_path}
+  for word, path in paths.items():
+    argv = [argument.replace(f"--from={word}", f"--from={path}") for argument in argv]
+  with pytest.raises(error, match=message):
+    main(argv)
+
+
+def test_command_runs_without_tensorflow(tmp_path: Path, imported: Path):
+  program = (
+    "import sys\nsys.modules['tensorflow'] = None\n"
+    "from magnifier_jax.interop import initialization\n"
+    "from magnifier_jax.tools import convert\nconvert.cli()"
+  )
+  argv = [sys.executable, "-c", program, f"--from={imported}", f"--to={tmp_path / 'x.pth'}"]
+  run = subprocess.run(argv, capture_output=True, text=True)
+  assert (run.returncode, run.stderr, run.stdout.count("\n")) == (0, "", 1)
+  assert run.stdout.startswith("checkpoint of step 0 in")
+
+
+def test_command_prints_an_error_on_one_line(
+  monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, imported: Path
+):
+  monkeypatch.setattr(sys, "argv", ["convert", f"--from={imported}", "--to=x.npz"])
+  with pytest.raises(SystemExit) as caught:
+    cli()
+  assert caught.value.code == 2
+  printed = capsys.readouterr()
+  assert printed.out == ""
+  assert printed.err == "error: x.npz: the name must end in one of .pth, .pt, .safetensors\n"
+
+
+class _GoldenSplit(SimpleNamespace):
+  """The fixture's batch in the place of a split."""
+
+  def __len__(self) -> int:
+    return 8
+
+
+def _golden_batches(*_unused: object) -> Iterator[EvaluationBatch]:
+  images, _, person_id = fixture.batch(height=128, width=64, seed=1)
+  numbers = np.arange(8, dtype=np.int32)
+  images = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
+  yield EvaluationBatch(images, person_id, numbers, numbers, np.ones(8, np.uint8))
+
+
+def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+  """The authors' file → workdir → `--mode=evaluate` → the numbers of their implementation."""
+  from configs.cuhk03 import get_config
+
+  values = get_config()
+  values.evaluation.update(batch_size=8, save_embeddings=True)
+  # The fixture's images are normalised already.
+  values.data.update(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0))
+  config = Config.from_config_dict(values)
+  weights = {
+    name: array if array.dtype.kind == "i" else array.astype(np.float32)
+    for name, array in fixture.state_dict().items()
+  }
+  write_weights(tmp_path / "reference.pth", weights)
+  import_file(config, tmp_path / "reference.pth", tmp_path)
+
+  split = _GoldenSplit(name="golden", person_id=np.arange(8), camera_id=np.arange(8))
+  dataset = SimpleNamespace(query=split, gallery=split)
+  one_device = mesh_lib.data_mesh(jax.devices()[:1])
+  monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
+  monkeypatch.setattr(evaluate_run.dataset_lib, "load", lambda _: dataset)
+  monkeypatch.setattr(evaluate, "evaluation_batches", _golden_batches)
+  monkeypatch.setattr(evaluate_run, "publish", lambda *_: {})
+  evaluate_run.evaluate_run(config, tmp_path)
+
+  embeddings, *_ = load_embeddings(tmp_path / "embeddings.npz")
+  ours = np.concatenate(list(embeddings.query.branches.values()), axis=1)
+  shutil.rmtree(tmp_path)  # a gigabyte
+  assert_close(ours, golden("small")["eval_embedding"], 1e-4, "eval_embedding")
