@@ -10,6 +10,8 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from magnifier_jax.distributed import CLUSTERS, Launch, initialize
+
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -23,6 +25,12 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
   "mode", "train", ["train", "evaluate"], "Train and evaluate, or evaluate what a workdir holds."
 )
+_CLUSTER = flags.DEFINE_enum(
+  "cluster", "auto", CLUSTERS, "What started the processes of this run; auto: see the environment."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of this run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 
 
 def main(argv: list[str]) -> None:
@@ -41,6 +49,7 @@ def main(argv: list[str]) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+  initialize(Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
   workdir = Path(_WORKDIR.value or f"runs/{config.name}")
   if _MODE.value == "train":
     from magnifier_jax.train import train
