@@ -50,7 +50,6 @@ class _Storage(NamedTuple):
 
   key: str
   dtype: np.dtype
-  size: int  # elements
 
 
 class _Tensor(NamedTuple):
@@ -88,6 +87,7 @@ class _Unpickler(pickle.Unpickler):
     """Returns what stands for a name in the pickle."""
     known = {
       ("collections", "OrderedDict"): OrderedDict,
+      ("torch._utils", "_rebuild_tensor"): self._tensor,
       ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
       ("torch._utils", "_rebuild_parameter"): self._parameter,
     }
@@ -107,10 +107,10 @@ class _Unpickler(pickle.Unpickler):
 
   def persistent_load(self, pid: tuple) -> _Storage:
     """Returns the storage that a persistent id describes."""
-    kind, dtype_name, key, _, size, *view = pid
+    kind, dtype_name, key, _device, _size, *view = pid
     if kind != "storage" or any(view):
       raise ValueError(f"persistent id {pid}")
-    return _Storage(key, _STORAGE_DTYPES[dtype_name], size)
+    return _Storage(key, _STORAGE_DTYPES[dtype_name])
 
   def _tensor(
     self, storage: _Storage, offset: int, shape: tuple, strides: tuple, *_unused: Any
@@ -145,7 +145,9 @@ def read_zip(path: Path) -> Any:
 
     def values(storage: _Storage) -> np.ndarray:
       if storage.key not in storages:
-        storages[storage.key] = _flat_array(archive.read(f"{root}data/{storage.key}"), storage)
+        storages[storage.key] = np.frombuffer(
+          archive.read(f"{root}data/{storage.key}"), storage.dtype
+        )
       return storages[storage.key]
 
     return _with_arrays(saved, values)
@@ -184,24 +186,9 @@ def read_legacy(path: Path) -> Any:
     dtypes = {storage.key: storage.dtype for storage in _storages(saved)}
     storages = {}
     for key in _Unpickler(file, path).load():
-      size = int.from_bytes(_read(file, 8), "little")
-      # One that no tensor of a known type refers to would leave the next ones unreadable.
-      data = _read(file, size * dtypes[key].itemsize)
-      storages[key] = _flat_array(data, _Storage(key, dtypes[key], size))
+      size = int.from_bytes(file.read(8), "little")
+      storages[key] = np.frombuffer(file.read(size * dtypes[key].itemsize), dtypes[key])
   return _with_arrays(saved, lambda storage: storages[storage.key])
-
-
-def _read(file: BinaryIO, size: int) -> bytes:
-  data = file.read(size)
-  if len(data) != size:
-    raise EOFError(f"{size} bytes wanted, {len(data)} there")
-  return data
-
-
-def _flat_array(data: bytes, storage: _Storage) -> np.ndarray:
-  if len(data) != storage.size * storage.dtype.itemsize:
-    raise ValueError(f"storage {storage.key} has {len(data)} bytes")
-  return np.frombuffer(data, storage.dtype)
 
 
 def _storages(saved: Any) -> list[_Storage]:

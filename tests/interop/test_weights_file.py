@@ -1,7 +1,9 @@
 """Files of weights: every format is read exactly, and every bad file is one clear error."""
 
+import json
 import os
 import pickle
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,9 +79,12 @@ def test_round_trip_is_exact(tmp_path: Path, arrays: dict, suffix: str):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_same_arrays_give_the_same_bytes(tmp_path: Path, arrays: dict, suffix: str):
-  first, second = (tmp_path / f"{name}{suffix}" for name in "ab")
-  assert write_weights(first, arrays) == write_weights(second, arrays)
+def test_same_arrays_give_the_same_bytes_at_any_time(
+  tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: dict, suffix: str
+):
+  first = write_weights(tmp_path / f"a{suffix}", arrays)
+  monkeypatch.setattr(time, "time", lambda: 1e9)
+  assert write_weights(tmp_path / f"b{suffix}", arrays) == first
 
 
 def test_legacy_format_is_exact(tmp_path: Path, arrays: dict):
@@ -127,6 +132,30 @@ def test_changed_bit_in_an_archive(tmp_path: Path, arrays: dict):
   path.write_bytes(data)
   with pytest.raises(WeightsFileError, match=r"damaged.*CRC"):
     read_weights(path)
+
+
+@pytest.mark.parametrize(
+  ("offsets", "dtype", "extra", "message"),
+  [
+    ([0, 8], "F32", b"", None),
+    ([0, 8], "F32", b"more", "do not fill the file"),
+    ([-8, 0], "F32", b"", "bytes -8 to 0 of 8"),
+    ([4, 12], "F32", b"", "bytes 4 to 12 of 8"),
+    ([0, 8], "F64", b"", "for F64 of shape"),
+    ([0, 8], "F6_E3M2", b"", "KeyError"),
+  ],
+)
+def test_damaged_safetensors_header(
+  tmp_path: Path, offsets: list[int], dtype: str, extra: bytes, message: str | None
+):
+  header = {"a": {"dtype": dtype, "shape": [2], "data_offsets": offsets}}
+  text, path = json.dumps(header).encode(), tmp_path / "a.safetensors"
+  path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(8) + extra)
+  if message is None:
+    assert_same(read_weights(path).state_dict, {"a": np.zeros(2, np.float32)})
+  else:
+    with pytest.raises(WeightsFileError, match=f"damaged .*{message}"):
+      read_weights(path)
 
 
 class _RunsCode:
