@@ -30,11 +30,14 @@ _MISSING = "\u2013"
 
 
 class Comparison(NamedTuple):
-  """A published row beside the row of this run that it is compared with; points of a percent."""
+  """A published row beside the row of this run that measures the same; points of a percent.
+
+  Without such a row, `row` is None and the differences are NaN.
+  """
 
   name: str
   published: PublishedResult
-  row: ResultRow
+  row: ResultRow | None
   rank1_difference: float
   mAP_difference: float
 
@@ -106,15 +109,16 @@ def _comparisons(data: ReportData) -> list[Comparison]:
 
 
 def _compare(data: ReportData, published_name: str) -> Comparison:
-  """Compares a published row with the row that names it as its like, or with the headline."""
-  row = next((row for row in data.results if row.published == published_name), data.results[0])
+  """Compares a published row with the row of this run that measures the same, if there is one."""
+  row = next((row for row in data.results if row.published == published_name), None)
   published = data.published[published_name]
+  summary = row.summary if row is not None else {}
   return Comparison(
     published_name,
     published,
     row,
-    100 * _metric(row.summary, "rank1") - published.rank1,
-    100 * _metric(row.summary, "mAP") - published.mAP,
+    100 * _metric(summary, "rank1") - published.rank1,
+    100 * _metric(summary, "mAP") - published.mAP,
   )
 
 
