@@ -94,6 +94,9 @@ def _run(argv: list[str]) -> None:
     main(argv)
   except UserError as error:
     _exit(str(error))
+  except KeyboardInterrupt:
+    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(130)
 
 
 def cli() -> None:
