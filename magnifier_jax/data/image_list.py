@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,13 @@ def _read_table(table: Path) -> list[tuple[str, ListedImage]]:
         raise SourceError(
           f"{table}: column {missing[0]!r} missing; the columns are {', '.join(_COLUMNS)}"
         )
-      return [_read_row(row, table, reader.line_num) for row in reader]
+      rows = [_read_row(row, table, reader.line_num) for row in reader]
   except (UnicodeDecodeError, csv.Error) as error:
     raise SourceError(f"{table}: not a CSV file in UTF-8 ({error})") from error
+  repeated = [path for path, times in Counter(i.path for _, i in rows).items() if times > 1]
+  if repeated:
+    raise SourceError(f"{table}: image {repeated[0]!r} is listed twice; list it once")
+  return rows
 
 
 def _read_row(row: dict[str, str | None], table: Path, line: int) -> tuple[str, ListedImage]:

@@ -189,6 +189,7 @@ def test_a_table_of_the_users(make_config, tmp_path):
     ("5,c1,train", "5,c1,training", "line 2: split 'training' is none of train, query, gallery"),
     ("5,2,train", "five,2,train", "line 3: person 'five' and camera '2' must be whole numbers"),
     ("9,1,query", "9,1,gallery", "no row has the split query"),
+    ("shop/b.PNG", "shop/a.jpg", "image 'shop/a.jpg' is listed twice"),
   ],
 )
 def test_a_wrong_table_is_named_with_its_line(make_config, tmp_path, old, new, message):
@@ -222,6 +223,8 @@ def test_two_data_sets_of_a_user_have_two_prepared_copies(make_config, tmp_path)
     write_images(tmp_path / name, files, tmp_path / f"{name}_ps_label")
   configs = [make_config(data__dataset=f"image_list/{name}") for name in ("one", "two", "one")]
   assert [len(dataset.load(config.data).train) for config in configs] == [1, 2, 1]
+  copies = {folder.name for folder in (tmp_path / "prepared").iterdir()}
+  assert copies >= {"image_list_one", "image_list_two"}
 
 
 @pytest.mark.parametrize("name", ["image_list", "image_list/", "image_list/a/b", "market1501/x"])

@@ -45,7 +45,7 @@ class Tree:
 
 
 def plant(root: Path) -> Planted:
-  """Plants 24 faults and returns what a check must find, no more and no less."""
+  """Plants more than 20 faults and returns what a check must find, no more and no less."""
   tree = Tree(root)
   planted: Planted = set()
   for spoil in (_truncate, _write_text, _save_as_bmp, _empty):
@@ -57,7 +57,7 @@ def plant(root: Path) -> Planted:
     fault = Fault.LABELS_MISSING if spoil is _remove else Fault.LABELS
     planted.add((fault, image.name if spoil is _remove else tree.labels(image).name))
   planted |= _plant_wrong_names(tree)
-  for size_hw in ((30, 40), (20, 12), (300, 20)):
+  for size_hw in ((30, 40), (20, 12), (40, 10), (300, 20)):
     image = tree.next_person()[0]
     planted.add((Fault.SIZE, tree.write(image.parent.name, image.name, size_hw).name))
   return planted | _plant_duplicates(tree) | _plant_wrong_people(tree)
