@@ -50,8 +50,9 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> N
     assert (array.dtype, array.tobytes()) == (theirs[name].dtype, theirs[name].tobytes()), name
 
 
-@pytest.mark.parametrize("which", ["latest", "best"])
-@pytest.mark.parametrize("name", ["out.pth", "new/folder/out.safetensors"])
+@pytest.mark.parametrize(
+  ("name", "which"), [("out.pth", "latest"), ("new/folder/out.safetensors", "best")]
+)
 def test_file_to_workdir_to_file_is_exact(
   tmp_path: Path, imported: Path, network: SmallNetwork, name: str, which: str
 ):
