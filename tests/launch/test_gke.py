@@ -107,9 +107,9 @@ def test_the_job_set_fits_its_schema(launch: Path, programs: FakePrograms, optio
   jobset = _print(launch, programs, options)
   assert _violations(jobset, JOBSET, "") == []
   assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
-  # Kubernetes puts $(NAME) back from $$(NAME).
+  # Kubernetes puts a variable in the place of $(NAME), and $(NAME) in that of $$(NAME).
   arguments = _job(jobset)["template"]["spec"]["containers"][0]["args"]
-  assert [argument.replace("$$(", "$(") for argument in arguments] == ARGUMENTS
+  assert arguments == [argument.replace("$(", "$$(") for argument in ARGUMENTS]
 
 
 def test_gpus(launch: Path, programs: FakePrograms):

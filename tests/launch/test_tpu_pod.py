@@ -1,5 +1,6 @@
 """The TPU script, on a stand-in for gcloud whose slice is a folder: what it runs there does run."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -147,12 +148,26 @@ def test_a_wrong_config_is_not_tried_again(launch: Path, programs: FakePrograms)
 
 
 def test_a_run_that_is_under_way_is_followed_not_started(launch: Path, programs: FakePrograms):
-  _prepare(programs, "echo begun; sleep 2; echo ended")
-  first = programs.run("timeout", "1", launch / "tpu_pod.sh", *OPTIONS, "--", *ARGUMENTS)
-  assert first.returncode == 124
-  result = programs.run(launch / "tpu_pod.sh", *OPTIONS, "--", *ARGUMENTS)
-  assert result.returncode == 0
-  assert "begun\nended\n" in result.stdout
+  _prepare(programs, 'echo begun; until [ -e "$STATE/go" ]; do sleep 0.1; done; echo ended')
+
+  def start() -> subprocess.Popen:
+    """Starts the script and waits until it shows the run."""
+    process = subprocess.Popen(
+      [launch / "tpu_pod.sh", *OPTIONS, "--", *ARGUMENTS],
+      env=programs.environment(),
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    assert "begun\n" in process.stdout
+    return process
+
+  with start() as interrupted:
+    interrupted.kill()
+    second = start()
+    (programs.folder / "go").touch()
+    output, _ = second.communicate(timeout=30)
+  assert second.returncode == 0
+  assert "ended" in output
   assert _verbs(programs) == ["create", "scp"]
 
 
