@@ -23,6 +23,7 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
+from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
 from magnifier_jax.train_step import Batch, StepMetrics, Trainer, TrainState, create_trainer
 
@@ -102,7 +103,9 @@ class _Run:
   def _restore_or_init(self) -> TrainState:
     latest = self.checkpoints.latest_step()
     if latest is None:
-      return self.trainer.init(self.config.seed)
+      say(f"fresh start, seed {self.config.seed}, config.init.backbone {self.config.init.backbone}")
+      drawn = self.trainer.init(self.config.seed)
+      return initialize(drawn, self.config, self.workdir, say)
     check_same_run(self.workdir, self.checkpoints.read_run(latest), self.record)
     say(f"resuming from step {latest} in {self.checkpoints.directory}")
     shapes = jax.eval_shape(lambda: self.trainer.init(self.config.seed))

@@ -57,7 +57,7 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path):
       "mesh",
       "optimizer",
       "checkpoints",
-      "interop.state_dict",
+      "interop.initialization",
       "evaluation.embedding",
       "evaluation.ranking",
       "evaluation.reranking",
