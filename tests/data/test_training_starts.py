@@ -32,15 +32,15 @@ def trainer(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 def _tiny_config(name: str, manual_dir: Path) -> Config:
-  """Returns the config of a file and variant, for 4 people, 64 × 32 pixels and one branch."""
+  """Returns the config of a file and variant, for 4 people, 32 × 32 pixels and one branch."""
   file, _, variant = name.partition(":")
   get_config = importlib.import_module(f"configs.{file}").get_config
   config = get_config(f"{variant},small" if variant else "small")
   config.data.update(
     manual_dir=str(manual_dir),
     data_dir=str(manual_dir / "prepared"),
-    image_size_hw=(64, 32),
-    identities_per_batch=4,
+    image_size_hw=(32, 32),
+    identities_per_batch=2,
     images_per_identity=2,
   )
   config.model.update(adversarial_branch=False, fusion_branch=False, part_segmentation=False)
