@@ -137,6 +137,7 @@ def _labeled(config: ConfigDict) -> None:
 
 
 def _detected(config: ConfigDict) -> None:
+  config.name += "_detected"
   config.data.dataset = "cuhk03_np/detected"
   config.published = {}
   config.published_source = "the authors published no numbers for the detected boxes"

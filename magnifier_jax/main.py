@@ -1,6 +1,5 @@
 """Trains or evaluates: `python -m magnifier_jax.main --config=configs/cuhk03.py`."""
 
-import ast
 import logging as python_logging
 import os
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from magnifier_jax.config_argument import last_line
 from magnifier_jax.distributed import CLUSTERS, Launch, initialize
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
   try:
     config = Config.from_config_dict(_CONFIG.value)
   except OSError as error:  # config_flags reports a file that is not there at its first use
-    raise ConfigError(f"--config: {_last_line(error)}") from error
+    raise ConfigError(f"--config: {last_line(error)}") from error
   if config.dtype == "float64":
     import jax
 
@@ -67,18 +67,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     message = str(error)
-    _exit(_last_line(error) if "Traceback" in message else message)
+    _exit(last_line(error) if "Traceback" in message else message)
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # config_flags lets these through when it loads the file and sets the fields.
-    _exit(f"--config: {_last_line(error)}")
-
-
-def _last_line(error: Exception) -> str:
-  """Returns the line that matters: config_flags puts a traceback or a repeated name before it."""
-  message = str(error.args[-1])
-  if isinstance(error, AttributeError | KeyError) and message.startswith(("'", '"')):
-    message = ast.literal_eval(message)  # the text of an error inside another
-  return message.strip().splitlines()[-1].strip().removeprefix("ValueError: ")
+    _exit(f"--config: {last_line(error)}")
 
 
 def _exit(message: str) -> None:

@@ -26,7 +26,7 @@ from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation import report_pictures
-from magnifier_jax.tools.config_argument import load_config
+from magnifier_jax.config_argument import load_config
 
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels

@@ -17,7 +17,7 @@ from absl import logging
 
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
-from magnifier_jax.tools.config_argument import load_config
+from magnifier_jax.config_argument import load_config
 
 
 class ConvertError(UserError):

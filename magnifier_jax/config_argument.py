@@ -1,4 +1,4 @@
-"""The `--config` of the command-line tools, with `--config.field=value` overrides as in `main`."""
+"""`--config` on a command line: what is wrong with it in one line, and loading it in the tools."""
 
 import ast
 
@@ -26,7 +26,7 @@ def load_config(file: str, overrides: list[str]) -> Config:
     # A file that is not there is reported at the first use of its values.
     config = values.config.to_dict()
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    raise ConfigError(f"--config: {_last_line(error)}") from error
+    raise ConfigError(f"--config: {last_line(error)}") from error
   if rest:
     raise ConfigError(f"unexpected argument {rest[0]!r}; fields look like --config.field=value")
   validated = Config.from_config_dict(config)
@@ -37,8 +37,11 @@ def load_config(file: str, overrides: list[str]) -> Config:
   return validated
 
 
-def _last_line(error: Exception) -> str:
-  """Returns the line that matters: config_flags puts a traceback or a repeated name before it."""
+def last_line(error: Exception) -> str:
+  """Returns the line that matters of an error of config_flags.
+
+  It puts a traceback, or the name of the field once more, before that line.
+  """
   message = str(error.args[-1])
   if message.startswith(("'", '"')):
     message = ast.literal_eval(message)  # the text of an error inside another
