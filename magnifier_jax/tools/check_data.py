@@ -21,12 +21,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from magnifier_jax.config import DataConfig
+from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, inspection
 from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation import report_pictures
-from magnifier_jax.config_argument import load_config
 
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels

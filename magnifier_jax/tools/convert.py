@@ -16,8 +16,8 @@ from pathlib import Path
 from absl import logging
 
 from magnifier_jax.config import Config
-from magnifier_jax.errors import UserError
 from magnifier_jax.config_argument import load_config
+from magnifier_jax.errors import UserError
 
 
 class ConvertError(UserError):
