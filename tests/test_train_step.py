@@ -49,6 +49,19 @@ def test_eight_devices_compute_what_one_does(float64):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), one, eight)
 
 
+def test_bfloat16_step_is_near_the_float32_one():
+  mesh = data_mesh(jax.devices()[:1])
+  totals = {}
+  for dtype in ("float32", "bfloat16"):
+    trainer = create_trainer(make_config(dtype=dtype), NUM_PEOPLE, STEPS_PER_EPOCH, mesh)
+    state, metrics = trainer.step(trainer.init(0), make_batch())
+    totals[dtype] = float(metrics.losses.total)
+    assert np.isfinite(metrics.grad_norm)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
+  np.testing.assert_allclose(totals["bfloat16"], totals["float32"], rtol=0.02)
+  assert totals["bfloat16"] != totals["float32"]
+
+
 def test_frozen_biases_stay_and_all_else_moves():
   mesh = data_mesh(jax.devices()[:1])
   trainer = create_trainer(make_config(), NUM_PEOPLE, STEPS_PER_EPOCH, mesh)
