@@ -13,11 +13,11 @@ from configs.cuhk03 import get_config
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.config import Config, ConfigError
-from magnifier_jax.data.pipeline import TrainBatch, train_batches
 from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
 from magnifier_jax.mesh import DeviceError
 from magnifier_jax.metrics_log import read_records
 from magnifier_jax.train import DivergenceError, train
+from magnifier_jax.train_step import TrainState
 
 from .data.noise_tree import write_tree
 
@@ -180,12 +180,12 @@ def test_diverging_run_stops_and_keeps_its_checkpoint(
   train(make_config(training__num_epochs=1), tmp_path)
   before = arrays(tmp_path)
 
-  def with_a_broken_third(*arguments: Any) -> Iterator[TrainBatch]:
-    for step, batch in enumerate(train_batches(*arguments), start=2):
-      broken = np.full(batch.image.shape, np.nan, np.float32)
-      yield batch._replace(image=broken) if step == 2 else batch
+  def restore_broken(self: Checkpoints, step: int, target: TrainState) -> TrainState:
+    state = restore(self, step, target)
+    return state._replace(params=jax.tree.map(lambda leaf: leaf * np.nan, state.params))
 
-  monkeypatch.setattr("magnifier_jax.train.train_batches", with_a_broken_third)
+  restore = Checkpoints.restore
+  monkeypatch.setattr(Checkpoints, "restore", restore_broken)
   with pytest.raises(DivergenceError, match=r"step 3: loss/total, loss/global_id,") as error:
     train(make_config(), tmp_path)
   assert "the checkpoint of step 2 is intact" in str(error.value)

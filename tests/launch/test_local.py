@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,16 @@ def test_what_does_not_heed_sigterm_is_killed(launch: Path, programs: FakeProgra
   assert "process 0 ended with exit code 137" in result.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+  """SIGINT reaches child processes, although a shell starts background commands that ignore it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("interruptible")
 def test_signals_reach_every_process(launch: Path, programs: FakePrograms, number: signal.Signals):
   command = """
     trap 'echo saved; exit 0' TERM INT
