@@ -124,23 +124,25 @@ def results_table(
   published: Mapping[str, PublishedResult],
   published_source: str,
 ) -> str:
-  """Returns a text table in percent, the published rows below ours."""
+  """Returns a text table in percent, the published rows below ours from the weakest to the best."""
   columns = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
-  lines = [f"{'%':<32}" + "".join(f"{name:>9}" for name in columns)]
+  width = 2 + max(len(name) for name in (*results, *published))
+
+  def line(name: str, percents: Mapping[str, float]) -> str:
+    cells = (f"{percents[c]:9.1f}" if c in percents else f"{'–':>9}" for c in columns)
+    return f"{name:<{width}}" + "".join(cells)
+
+  lines = [f"{'%':<{width}}" + "".join(f"{name:>9}" for name in columns)]
   for name, metrics in results.items():
-    summary = metrics.summary()
-    cells = [f"{100 * summary[c]:9.1f}" if c in summary else f"{'–':>9}" for c in columns]
-    lines.append(f"{name:<32}" + "".join(cells))
+    lines.append(line(name, {key: 100 * value for key, value in metrics.summary().items()}))
   first = next(iter(results.values()))
   lines.append(
     f"{first.num_queries} queries; {first.num_skipped_queries} left out, without a match"
   )
   if published:
     lines.append(f"published ({published_source}):")
-  for name, row in published.items():
-    cells = {"rank1": row.rank1, "mAP": row.mAP}
-    values = [f"{cells[c]:9.1f}" if c in cells else f"{'–':>9}" for c in columns]
-    lines.append(f"{name[:31]:<32}" + "".join(values))
+  for name, row in sorted(published.items(), key=lambda item: item[1].mAP):
+    lines.append(line(name, {"rank1": row.rank1, "mAP": row.mAP}))
   return "\n".join(lines)
 
 
