@@ -14,6 +14,7 @@ _SQUARED_NORM_TOLERANCE = 1e-3
 _BLOCK_BYTES = 2**26
 _MIN_BLOCK_SIZE = 64  # fewer rows leave the matrix product waiting for memory
 _MAX_BLOCK_SIZE = 1024
+_GROUP_SIZE = 16  # columns whose minimum stands for them in a search for the smallest
 _SLICE_ELEMENTS = 2**18  # 1 MB of float32 stays in a core's cache
 
 
@@ -119,7 +120,7 @@ def smallest(block: np.ndarray, k: int) -> np.ndarray:
   Returns:
     [rows, k] int64.
   """
-  bound = np.partition(block, k - 1, axis=1)[:, k - 1]
+  bound = _upper_bound(block, k)
   # Ten times faster than nonzero of a matrix.
   rows, columns = np.divmod(np.flatnonzero(block <= bound[:, None]), block.shape[1])
   # Rows and columns ascend already, so a stable sort by value, then by row, keeps ties in order.
@@ -128,3 +129,16 @@ def smallest(block: np.ndarray, k: int) -> np.ndarray:
   rows, columns = rows[order], columns[order]
   place = np.arange(len(rows)) - np.searchsorted(rows, rows)
   return columns[place < k].reshape(len(block), k)
+
+
+def _upper_bound(block: np.ndarray, k: int) -> np.ndarray:
+  """Returns what at least k values of each row are not above, [rows], close to the k-th smallest.
+
+  The k-th smallest of the minima of groups of columns: taking minima is many times quicker than
+  partitioning all of the columns.
+  """
+  width = block.shape[1] // _GROUP_SIZE
+  if width < k:
+    return np.partition(block, k - 1, axis=1)[:, k - 1]
+  grouped = block[:, : width * _GROUP_SIZE].reshape(len(block), _GROUP_SIZE, width)
+  return np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
