@@ -4,7 +4,7 @@
 takes about 15 seconds on one core. The network is that of `cuhk03.py:small` on smaller images, its
 schedule is shortened for a CPU.
 
-  python -m magnifier_jax.main --config=configs/synthetic.py          about 4 minutes on two cores
+  python -m magnifier_jax.main --config=configs/synthetic.py          2 to 4 minutes on two cores
   python -m magnifier_jax.main --config=configs/synthetic.py:large    767 + 200 people, six cameras
 
 Variants combine with commas.
