@@ -11,6 +11,12 @@ import jax
 import numpy as np
 from clu import metric_writers
 
+from magnifier_jax.errors import UserError
+
+
+class MetricsFileError(UserError):
+  """`metrics.jsonl` is damaged."""
+
 
 class MetricsLog:
   """Writes scalars by step; only on process 0.
@@ -49,14 +55,21 @@ def read_records(workdir: Path) -> list[dict[str, float]]:
   """Returns the records of `metrics.jsonl`, in the order of writing; [] when there are none.
 
   A half-written last line, which a kill can leave, is dropped.
+
+  Raises:
+    MetricsFileError: when another line is damaged.
   """
   path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
   records = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  for number, line in enumerate(lines, start=1):
     try:
       records.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
+    except json.JSONDecodeError as error:
+      if number < len(lines):
+        raise MetricsFileError(
+          f"{path}, line {number}: not a JSON record; delete the line, or the file"
+        ) from error
   return records
 
 

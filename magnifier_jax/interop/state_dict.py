@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from magnifier_jax.config import NUM_PARTS
 from magnifier_jax.errors import UserError
-from magnifier_jax.models.parts import NUM_PARTS
 
 Tree = dict[str, Any]
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from magnifier_jax.config import NUM_PARTS
 from magnifier_jax.models.layers import (
   BatchNorm,
   RecurrentLayer,
@@ -13,7 +14,7 @@ from magnifier_jax.models.layers import (
   param_dtype_of,
   tiny_normal,
 )
-from magnifier_jax.models.parts import NUM_PARTS, part_max_pool
+from magnifier_jax.models.parts import part_max_pool
 from magnifier_jax.models.resnet import Bottleneck
 
 

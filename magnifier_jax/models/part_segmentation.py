@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from magnifier_jax.config import NUM_PARTS
 from magnifier_jax.models.layers import BatchNorm, param_dtype_of, tiny_normal
-from magnifier_jax.models.parts import NUM_PARTS
 
 
 class Upsample(nnx.Module):

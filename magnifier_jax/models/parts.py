@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-NUM_PARTS = 8
+from magnifier_jax.config import NUM_PARTS
 
 
 def resize_nearest(labels: jax.Array, height: int, width: int) -> jax.Array:
