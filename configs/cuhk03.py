@@ -7,6 +7,10 @@ Published by the authors (labeled, ImageNet weights): rank-1 82.4, mAP 79.6.
   python -m magnifier_jax.main --config=configs/cuhk03.py:paper      the paper's figure
   python -m magnifier_jax.main --config=configs/cuhk03.py:small      ResNet-18 at 128 × 64, for CPUs
 
+The rows of the published table, from the weakest on, are the variants `baseline`,
+`part_segmentation`, `adversarial`, `fusion`, `no_diversity` and `all`, which is the default;
+`python -m magnifier_jax.tools.ablate` trains several of them.
+
 Variants combine with commas: `:detected,small`.
 """
 
@@ -50,6 +54,7 @@ def _reference() -> ConfigDict:
         "adversarial_dim": 1024,
         "fusion_dim": 1024,
         "fusion_cell": "lstm",
+        "rematerialize": False,
       },
       "init": {"backbone": "imagenet", "checkpoint": ""},
       "data": {
@@ -153,6 +158,37 @@ def _paper(config: ConfigDict) -> None:
   config.data.occlusion.per_image = True
 
 
+def _baseline(config: ConfigDict) -> None:
+  """The global branch alone."""
+  config.name += "_baseline"
+  config.model.update(adversarial_branch=False, fusion_branch=False, part_segmentation=False)
+
+
+def _part_segmentation(config: ConfigDict) -> None:
+  """The global branch and the part segmentation head, which shares the backbone with it."""
+  config.name += "_part_segmentation"
+  config.model.update(adversarial_branch=False, fusion_branch=False)
+
+
+def _adversarial(config: ConfigDict) -> None:
+  """All but the fusion branch."""
+  config.name += "_adversarial"
+  config.model.fusion_branch = False
+
+
+def _fusion(config: ConfigDict) -> None:
+  """All but the adversarial branch, without the diversity loss, which is a row of its own."""
+  config.name += "_fusion"
+  config.model.adversarial_branch = False
+  config.loss.diversity_weight = 0.0
+
+
+def _no_diversity(config: ConfigDict) -> None:
+  """All branches, without the diversity loss."""
+  config.name += "_no_diversity"
+  config.loss.diversity_weight = 0.0
+
+
 def _small(config: ConfigDict) -> None:
   """About 25 minutes on two CPU cores, from random weights."""
   config.name += "_small"
@@ -174,4 +210,15 @@ def _small(config: ConfigDict) -> None:
   config.evaluation.initial = True
 
 
-VARIANTS = {"labeled": _labeled, "detected": _detected, "paper": _paper, "small": _small}
+# What the network consists of and how it is trained; other data sets have these too.
+NETWORK_VARIANTS = {
+  "baseline": _baseline,
+  "part_segmentation": _part_segmentation,
+  "adversarial": _adversarial,
+  "fusion": _fusion,
+  "no_diversity": _no_diversity,
+  "all": lambda config: None,
+  "paper": _paper,
+  "small": _small,
+}
+VARIANTS = {"labeled": _labeled, "detected": _detected} | NETWORK_VARIANTS

@@ -48,6 +48,4 @@ def _occluded(config: ConfigDict) -> None:
 _VARIANTS = {
   "full": lambda config: None,
   "occluded": _occluded,
-  "paper": _CUHK03["VARIANTS"]["paper"],
-  "small": _CUHK03["VARIANTS"]["small"],
-}
+} | _CUHK03["NETWORK_VARIANTS"]

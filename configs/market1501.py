@@ -30,8 +30,4 @@ def get_config(variant: str = "full") -> ConfigDict:
   return config
 
 
-_VARIANTS = {
-  "full": lambda config: None,
-  "paper": _CUHK03["VARIANTS"]["paper"],
-  "small": _CUHK03["VARIANTS"]["small"],
-}
+_VARIANTS = {"full": lambda config: None} | _CUHK03["NETWORK_VARIANTS"]

@@ -46,6 +46,4 @@ _VARIANTS = {
   "v1": lambda config: None,
   "v2": _v2,
   "trainval": _trainval,
-  "paper": _CUHK03["VARIANTS"]["paper"],
-  "small": _CUHK03["VARIANTS"]["small"],
-}
+} | _CUHK03["NETWORK_VARIANTS"]

@@ -23,6 +23,7 @@ def get_config(variant: str = "small") -> ConfigDict:
   """Returns the config of a comma-separated list of variants."""
   config = _CUHK03["get_config"]("small")
   config.name = "synthetic"
+  config.data.dataset = "synthetic_reid/small"
   config.data.image_size_hw = (96, 32)
   config.optimizer.decay_epochs = (5,)
   config.loss.diversity_start_epoch = 5
@@ -34,13 +35,10 @@ def get_config(variant: str = "small") -> ConfigDict:
   return config
 
 
-def _small(config: ConfigDict) -> None:
-  config.data.dataset = "synthetic_reid/small"
-
-
 def _large(config: ConfigDict) -> None:
-  config.name = "synthetic_large"
+  config.name = config.name.replace("synthetic", "synthetic_large")
   config.data.dataset = "synthetic_reid/large"
 
 
-_VARIANTS = {"small": _small, "large": _large}
+# The network is small in both.
+_VARIANTS = _CUHK03["NETWORK_VARIANTS"] | {"small": lambda config: None, "large": _large}

@@ -14,7 +14,8 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.train_step import TrainState
 
 # Fields that may change between a run and its continuation without changing what it computes.
-_FREE_FIELDS = (
+FREE_FIELDS = (
+  "model.rematerialize",
   "data.manual_dir",
   "data.data_dir",
   "data.num_workers",
@@ -136,7 +137,7 @@ def check_same_run(workdir: Path, stored: RunRecord, current: RunRecord) -> None
   differing = [
     f"  {name}: {old!r} there, {new!r} now"
     for name, old, new in _differences(stored._asdict(), current._asdict(), "")
-    if not name.removeprefix("config.").startswith(_FREE_FIELDS)
+    if not name.removeprefix("config.").startswith(FREE_FIELDS)
   ]
   if differing:
     raise CheckpointError(

@@ -53,6 +53,7 @@ class ModelConfig:
   adversarial_dim: Positive
   fusion_dim: Positive
   fusion_cell: Literal["lstm", "gru"]
+  rematerialize: bool  # True: less memory for more time; residual blocks run again for gradients
 
   def __post_init__(self):
     if not (self.global_branch or self.adversarial_branch or self.fusion_branch):

@@ -26,7 +26,7 @@ from magnifier_jax.evaluation.report_data import (
   RetrievedImage,
 )
 from magnifier_jax.metrics_log import read_records
-from magnifier_jax.reference_settings import differences_from_reference
+from magnifier_jax.reference_settings import differences_from_reference, published_row
 from magnifier_jax.train_step import TrainState
 
 _CASES = 4  # queries of each kind
@@ -61,7 +61,7 @@ def report_data(
     title=f"{config.name}: {config.data.dataset}",
     facts=_facts(config, state),
     results=tuple(
-      ResultRow(name, row.summary(), row.cmc, name if name in config.published else "")
+      ResultRow(name, row.summary(), row.cmc, published_row(config.to_dict(), name))
       for name, row in results.items()
     ),
     num_queries=metrics.num_queries,
@@ -79,13 +79,14 @@ def report_data(
 
 def _facts(config: Config, state: TrainState) -> dict[str, str]:
   devices = jax.devices()
+  differences = differences_from_reference(config.to_dict())
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
   return {
     "data set": config.data.dataset,
     "step": str(int(state.step)),
     "seed": str(config.seed),
     "embedding": "image and its mirror image, added" if config.evaluation.flip else "image",
-    "differs from the authors' code in": "\n".join(differences_from_reference(config)) or "nothing",
+    "differs from the authors' code in": "\n".join(differences) or "nothing",
     "versions": ", ".join(versions),
     "devices": f"{len(devices)} × {devices[0].device_kind}",
     "date": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

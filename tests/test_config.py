@@ -12,13 +12,15 @@ from configs.cuhk03 import get_config
 from magnifier_jax import config as config_lib
 from magnifier_jax.config import Config, ConfigError
 
+ROWS = ["baseline", "part_segmentation", "adversarial", "fusion", "no_diversity", "all"]
+NETWORKS = [*ROWS, "paper", "small", "small,baseline", "fusion,small"]
 VARIANTS = {
-  "cuhk03": ["labeled", "detected", "paper", "small", "detected,small"],
-  "custom": ["full", "paper", "small"],
-  "dukemtmc": ["full", "occluded", "paper", "small", "occluded,small"],
-  "market1501": ["full", "paper", "small"],
-  "msmt17": ["v1", "v2", "trainval", "v2,trainval", "trainval,v2", "paper", "small"],
-  "synthetic": ["small", "large"],
+  "cuhk03": ["labeled", "detected", *NETWORKS, "detected,small"],
+  "custom": ["full", *NETWORKS],
+  "dukemtmc": ["full", "occluded", *NETWORKS, "occluded,small"],
+  "market1501": ["full", *NETWORKS],
+  "msmt17": ["v1", "v2", "trainval", "v2,trainval", "trainval,v2", *NETWORKS],
+  "synthetic": ["small", "large", *NETWORKS, "large,baseline"],
 }
 
 
@@ -33,6 +35,23 @@ def test_every_config_file_has_its_variants_tested(repository: Path):
 def test_variant_is_valid(file: str, variant: str):
   config = importlib.import_module(f"configs.{file}").get_config(variant)
   assert Config.from_config_dict(config).training.num_epochs > 0
+
+
+@pytest.mark.parametrize("file", VARIANTS)
+def test_variants_of_a_file_have_names_of_their_own(file: str):
+  """A run's name is its default folder."""
+  get_config = importlib.import_module(f"configs.{file}").get_config
+  names = [get_config(variant).name for variant in (*ROWS, "paper")]
+  assert len(set(names)) == len(names)
+  assert get_config("all").name == get_config().name
+  assert get_config("small,baseline").name == f"{get_config('small').name}_baseline"
+
+
+@pytest.mark.parametrize("variant", ["baseline", "large"])
+def test_synthetic_variants_train_on_drawn_people(variant: str):
+  from configs import synthetic
+
+  assert synthetic.get_config(variant).data.dataset.startswith("synthetic_reid/")
 
 
 @pytest.mark.parametrize("file", VARIANTS)

@@ -87,7 +87,8 @@ class Conv1x1(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H/stride, W/stride, out_features]."""
-    return self.linear(x[:, :: self.stride, :: self.stride])
+    x = x[:, :: self.stride, :: self.stride]
+    return self.linear(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def conv(

@@ -12,7 +12,7 @@ from magnifier_jax.models.fusion_branch import FusionOutput, SemanticFusionBranc
 from magnifier_jax.models.global_branch import GlobalBranch, GlobalOutput
 from magnifier_jax.models.part_segmentation import PartSegmentationHead
 from magnifier_jax.models.parts import resize_nearest
-from magnifier_jax.models.resnet import ResNet
+from magnifier_jax.models.resnet import ResidualBlock, ResNet
 
 
 class MagnifierNetOutput(NamedTuple):
@@ -71,6 +71,9 @@ class MagnifierNet(nnx.Module):
     self.part_segmentation = (
       PartSegmentationHead(stage4, **options) if config.part_segmentation else None
     )
+    for _, module in nnx.iter_modules(self):
+      if isinstance(module, ResidualBlock):
+        module.rematerialize = config.rematerialize
 
   def __call__(
     self,

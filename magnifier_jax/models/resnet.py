@@ -16,7 +16,19 @@ class ResNetFeatures(NamedTuple):
   stage4: jax.Array  # [B, H/16, W/16, C4], or at /32 with a last stride of 2
 
 
-class BasicBlock(nnx.Module):
+class ResidualBlock(nnx.Module):
+  """What the blocks share: `transform`, whose inside a gradient can keep or compute again."""
+
+  rematerialize = False  # True: a gradient keeps the block's input only
+
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, features]."""
+    if not self.rematerialize:
+      return self.transform(x, train)
+    return nnx.remat(type(self).transform, static_argnums=2)(self, x, train)
+
+
+class BasicBlock(ResidualBlock):
   """Two 3×3 convolutions with a residual."""
 
   expansion = 1
@@ -30,7 +42,7 @@ class BasicBlock(nnx.Module):
     self.bn2 = BatchNorm(width, dtype=dtype)
     self.shortcut = _shortcut(in_features, width, stride, dtype, rngs)
 
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def transform(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H/stride, W/stride, width]."""
     residual = x if self.shortcut is None else self.shortcut(x, train)
     x = jax.nn.relu(self.bn1(self.conv1(x), train))
@@ -38,7 +50,7 @@ class BasicBlock(nnx.Module):
     return jax.nn.relu(x + residual)
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(ResidualBlock):
   """1×1, 3×3 and 1×1 convolutions with a residual; the stride is on the 3×3 one."""
 
   expansion = 4
@@ -55,7 +67,7 @@ class Bottleneck(nnx.Module):
     self.bn3 = BatchNorm(features, dtype=dtype)
     self.shortcut = _shortcut(in_features, features, stride, dtype, rngs)
 
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def transform(self, x: jax.Array, train: bool) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H/stride, W/stride, 4 width]."""
     residual = x if self.shortcut is None else self.shortcut(x, train)
     x = jax.nn.relu(self.bn1(self.conv1(x), train))
