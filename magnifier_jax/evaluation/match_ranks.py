@@ -1,9 +1,11 @@
-"""The rank of every match in a block of distances, without sorting the gallery.
+"""The rank of every match in a block of distances, without ordering the gallery.
 
 A match's rank is 1 + the number of images that are closer, or as close and earlier in the gallery.
-A query has few matches, so counting takes a few passes over its row, where sorting takes many.
+Those are looked up among a query's sorted distances, which know no images: sorting numbers is many
+times faster than sorting images by them.
 """
 
+import concurrent.futures
 import itertools
 from typing import NamedTuple
 
@@ -17,8 +19,8 @@ from magnifier_jax.evaluation.identities import EvaluationError, PersonIndex
 BINS_PER_UNIT = 2**14
 NUM_BINS = MAX_DISTANCE * BINS_PER_UNIT + 1
 
-# Up to here, sorting the images before a query's last match is quicker than counting for each.
-_FEW_IMAGES = 512
+# If no more than this share of a row is as close as the last match, only those are sorted.
+_FEW = 1 / 8
 
 
 class BlockRanks(NamedTuple):
@@ -50,11 +52,13 @@ def rank_matches(block: np.ndarray, start: int, index: PersonIndex) -> BlockRank
   """
   num_ignored = ignore(block, start, index)
   query_row, gallery_row = index.matches(start, start + len(block))
-  genuine_counts = bin_counts(block[query_row, gallery_row])
-  counts = sum(bin_counts(part) for part in row_slices(block))
+  with concurrent.futures.ThreadPoolExecutor(1) as counter:
+    counting = counter.submit(_count_block, block)  # while this thread ranks
+    ranks = _rank_by_query(block, query_row, gallery_row)
+    counts = counting.result()
   if counts.sum() + num_ignored != block.size:
     raise EvaluationError(f"distances must be in 0 to {MAX_DISTANCE}, found a larger one")
-  ranks = _rank_by_query(block, query_row, gallery_row)
+  genuine_counts = bin_counts(block[query_row, gallery_row])
   return BlockRanks(query_row, ranks, genuine_counts, counts - genuine_counts)
 
 
@@ -69,6 +73,10 @@ def ignore(block: np.ndarray, start: int, index: PersonIndex) -> int:
   junk_pairs = len(block) * len(junk_gallery)
   junk_pairs += len(junk_queries) * (block.shape[1] - len(junk_gallery))
   return len(query_row) + junk_pairs
+
+
+def _count_block(block: np.ndarray) -> np.ndarray:
+  return sum(bin_counts(part) for part in row_slices(block))
 
 
 def bin_counts(distances: np.ndarray) -> np.ndarray:
@@ -97,18 +105,14 @@ def _rank_by_query(block: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> 
 
 
 def _rank_in_row(distances: np.ndarray, columns: np.ndarray) -> np.ndarray:
-  """Returns the rank of each column in stable order, [matches] int64; columns ascend."""
-  not_after_last = distances <= distances[columns].max()
-  if np.count_nonzero(not_after_last) <= _FEW_IMAGES:
-    near = np.flatnonzero(not_after_last)
-    ranks = np.empty(len(near), np.int64)
-    ranks[np.argsort(distances[near], kind="stable")] = np.arange(1, len(near) + 1)
-    return ranks[np.searchsorted(near, columns)]
-  return np.array([_count_before(distances, column) + 1 for column in columns.tolist()])
-
-
-def _count_before(distances: np.ndarray, column: int) -> int:
-  """Counts the entries before `column` in stable order."""
-  distance = distances[column]
-  earlier, later = distances[:column], distances[column:]
-  return np.count_nonzero(earlier <= distance) + np.count_nonzero(later < distance)
+  """Returns the rank of each column in stable order, [matches] int64."""
+  matches = distances[columns]
+  not_after_last = distances <= matches.max()
+  few = np.count_nonzero(not_after_last) <= _FEW * len(distances)
+  # numpy sorts numbers with vector instructions, many times faster than it sorts their positions.
+  ordered = np.sort(distances[not_after_last] if few else distances)
+  ranks = np.searchsorted(ordered, matches) + 1
+  tied = np.searchsorted(ordered, matches, side="right") > ranks
+  for match in np.flatnonzero(tied).tolist():
+    ranks[match] += np.count_nonzero(distances[: columns[match]] == matches[match])
+  return ranks
