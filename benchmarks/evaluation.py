@@ -1,12 +1,14 @@
 """Time and peak memory of the evaluation, beside the way most code does it.
 
-  python -m benchmarks.evaluation                             about a minute
+  python -m benchmarks.evaluation                             about four minutes
   python -m benchmarks.evaluation --full                      the large galleries too, minutes more
   python -m benchmarks.evaluation --protocol=DIR --json=FILE  Market-1501's real identities
 
 Each line is a process of its own, so that its peak memory is its own: the interpreter, the imports
-and the embeddings are in it. Seconds are the least of three runs (of one for the large galleries),
-distances included, embedding excluded; XLA's are after compilation.
+and the embeddings are in it. Each process runs twice and keeps the quicker: memory is new to the
+first run, and XLA compiles in it. The ways take turns, three rounds of them, and seconds are the
+median round's (of one round of one run for the large galleries); distances included, embedding
+excluded. CPU seconds are those of all threads, user and system.
 """
 
 import argparse
@@ -42,7 +44,8 @@ class Case(NamedTuple):
 
   workload: Callable[[], Workload]
   ways: dict[str, Callable[[Workload], np.ndarray]]
-  repeats: int = 3
+  rounds: int = 3
+  repeats: int = 2
 
 
 class Measurement(NamedTuple):
@@ -51,6 +54,7 @@ class Measurement(NamedTuple):
   case: str
   way: str
   seconds: float
+  cpu_seconds: float
   peak_megabytes: float
   difference: float  # largest, from the case's first way
 
@@ -68,8 +72,18 @@ def _numbers(metrics: RankingMetrics) -> np.ndarray:
 
 
 def _rank_by_sorting(workload: Workload) -> np.ndarray:
+  return _rank_matrix(workload, opponents.evaluate_by_sorting)
+
+
+def _rank_by_sorting_at_once(workload: Workload) -> np.ndarray:
+  return _rank_matrix(workload, opponents.evaluate_by_sorting_at_once)
+
+
+def _rank_matrix(
+  workload: Workload, evaluate: Callable[..., dict[str, np.ndarray | float]]
+) -> np.ndarray:
   distances = opponents.squared_distances(*workload[:2])
-  means = opponents.evaluate_by_sorting(distances, workload.query, workload.gallery)
+  means = evaluate(distances, workload.query, workload.gallery)
   return np.array([*(means[name] for name in _MEANS), *means["cmc"]])
 
 
@@ -89,7 +103,12 @@ def _evaluate_reranked(workload: Workload) -> np.ndarray:
 
 
 def _cases(protocol: Path | None, full: bool) -> dict[str, Case]:
-  ranking = {"streamed": _rank, "streamed, XLA": _rank_on_mesh, "sorted": _rank_by_sorting}
+  ranking = {
+    "streamed": _rank,
+    "streamed, XLA": _rank_on_mesh,
+    "sorted": _rank_by_sorting,
+    "sorted at once": _rank_by_sorting_at_once,
+  }
   reranking = {"sparse": _rerank, "dense": _rerank_densely}
   cases = {
     "metrics, 3,368 × 15,913": Case(lambda: workloads.market1501(protocol), ranking),
@@ -98,10 +117,10 @@ def _cases(protocol: Path | None, full: bool) -> dict[str, Case]:
   }
   if full:
     cases |= {
-      "metrics, 1,000 × 1,000,000": Case(workloads.million, {"streamed": _rank}, 1),
-      "metrics, 11,659 × 82,161": Case(workloads.msmt17, {"streamed": _rank}, 1),
+      "metrics, 1,000 × 1,000,000": Case(workloads.million, {"streamed": _rank}, 1, 1),
+      "metrics, 11,659 × 82,161": Case(workloads.msmt17, {"streamed": _rank}, 1, 1),
       "re-ranking and metrics, 11,659 + 82,161": Case(
-        workloads.msmt17, {"sparse": _evaluate_reranked}, 1
+        workloads.msmt17, {"sparse": _evaluate_reranked}, 1, 1
       ),
     }
   return cases
@@ -110,13 +129,14 @@ def _cases(protocol: Path | None, full: bool) -> dict[str, Case]:
 def _measure_here(case: Case, way: str, output: Path) -> dict[str, float]:
   """Runs one line in this process, and stores the numbers that came out."""
   workload = case.workload()
-  seconds = []
-  for _ in range(case.repeats + (way == "streamed, XLA")):
-    start = time.perf_counter()
+  runs = []
+  for _ in range(case.repeats):
+    start, cpu_start = time.perf_counter(), time.process_time()
     numbers = case.ways[way](workload)
-    seconds.append(time.perf_counter() - start)
+    runs.append((time.perf_counter() - start, time.process_time() - cpu_start))
   np.save(output, numbers)
-  return {"seconds": min(seconds), "peak_megabytes": _peak_megabytes()}
+  seconds, cpu_seconds = min(runs)
+  return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_megabytes": _peak_megabytes()}
 
 
 def _peak_megabytes() -> float:
@@ -134,22 +154,31 @@ def _measure_apart(arguments: list[str], case: str, way: str, folder: Path) -> M
 
 
 def _measure_case(arguments: list[str], name: str, case: Case) -> list[Measurement]:
+  """Measures the ways in turns, so that a disturbance of the machine meets them all."""
   with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)
-    lines = [_measure_apart(arguments, name, way, folder) for way in case.ways]
+    rounds = [
+      [_measure_apart(arguments, name, way, folder) for way in case.ways]
+      for _ in range(case.rounds)
+    ]
     numbers = [np.load(folder / f"{way}.npy") for way in case.ways]
   return [
-    line._replace(difference=float(np.abs(own - numbers[0]).max()))
-    for line, own in zip(lines, numbers)
+    _median_round(list(lines))._replace(difference=float(np.abs(own - numbers[0]).max()))
+    for lines, own in zip(zip(*rounds), numbers)
   ]
+
+
+def _median_round(lines: list[Measurement]) -> Measurement:
+  line = sorted(lines, key=lambda line: line.seconds)[len(lines) // 2]
+  return line._replace(peak_megabytes=max(line.peak_megabytes for line in lines))
 
 
 def _print_lines(lines: list[Measurement]) -> None:
   for line in lines:
     ratio = line.seconds / lines[0].seconds
     print(
-      f"{line.case:40} {line.way:14} {line.seconds:9.2f} {ratio:7.1f} {line.peak_megabytes:9.0f} "
-      f"{line.difference:11.1e}",
+      f"{line.case:40} {line.way:14} {line.seconds:9.2f} {ratio:7.1f} {line.cpu_seconds:11.2f} "
+      f"{line.peak_megabytes:9.0f} {line.difference:11.1e}",
       flush=True,
     )
 
@@ -173,7 +202,10 @@ def main() -> None:
     print(json.dumps(_measure_here(cases[arguments.case], arguments.way, arguments.output)))
     return
   print(f"numpy {np.__version__}, jax {jax.__version__}, {platform.machine()}")
-  print(f"{'':40} {'':14} {'seconds':>9} {'ratio':>7} {'peak MB':>9} {'difference':>11}")
+  print(
+    f"{'':40} {'':14} {'seconds':>9} {'ratio':>7} {'CPU seconds':>11} {'peak MB':>9} "
+    f"{'difference':>11}"
+  )
   lines = []
   for name, case in cases.items():
     lines += _measure_case(sys.argv[1:], name, case)

@@ -19,6 +19,9 @@ def evaluate_by_sorting(
 ) -> dict[str, np.ndarray | float]:
   """Returns the means over queries with a match: mAP, mAP_trapezoid, mINP, cmc, num_queries.
 
+  As the toolboxes' Python does it, an argsort and a few passes of numpy for each query; but stable,
+  so that ties have one result, and without the slow list of precisions that some of them make.
+
   Args:
     distances: [Q, G].
     query: identities of the queries.
@@ -39,6 +42,46 @@ def evaluate_by_sorting(
   means["cmc"] = np.mean(first_ranks[:, None] <= np.arange(1, max_rank + 1), axis=0)
   means["num_queries"] = len(by_query)
   return means
+
+
+def evaluate_by_sorting_at_once(
+  distances: np.ndarray, query: Identities, gallery: Identities, max_rank: int = 50
+) -> dict[str, np.ndarray | float]:
+  """Returns the same but for ties, from one argsort of the matrix and no loop over queries.
+
+  The least that ordering the gallery costs: `numpy.argsort`'s default kind, as the toolboxes call it
+  before their loops, compiled or not, which orders ties as it likes and has vector instructions on
+  new processors; and after it less than a compiled loop over all images. It holds a query × gallery
+  matrix of int64.
+
+  Args:
+    distances: [Q, G].
+    query: identities of the queries.
+    gallery: identities of the gallery, without junk.
+    max_rank: how far CMC is computed.
+  """
+  order = np.argsort(distances, axis=1)
+  row, place = np.nonzero(gallery.person_id[order] == query.person_id[:, None])
+  is_match = gallery.camera_id[order[row, place]] != query.camera_id[row]
+  first_of_row = np.searchsorted(row, row)
+  match_number = np.cumsum(is_match) - (np.cumsum(is_match) - is_match)[first_of_row]
+  ignored = np.arange(1, len(row) + 1) - first_of_row - match_number  # up to here, in this row
+  row, number, rank = (x[is_match] for x in (row, match_number, place + 1 - ignored))
+  matches = np.bincount(row, minlength=len(distances))
+  evaluated = matches > 0
+  precision, earlier = number / rank, np.where(rank > 1, (number - 1) / np.maximum(rank - 1, 1), 1)
+
+  def mean(values: np.ndarray) -> float:
+    return np.mean(np.bincount(row, values, len(distances))[evaluated] / matches[evaluated])
+
+  is_last = number == matches[row]
+  return {
+    "mAP": mean(precision),
+    "mAP_trapezoid": mean((precision + earlier) / 2),
+    "mINP": np.mean(precision[is_last]),
+    "cmc": np.mean(rank[number == 1][:, None] <= np.arange(1, max_rank + 1), axis=0),
+    "num_queries": int(evaluated.sum()),
+  }
 
 
 def _scores(is_match: np.ndarray) -> dict[str, float]:

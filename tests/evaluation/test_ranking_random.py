@@ -57,6 +57,17 @@ def test_agrees_with_brute_force(seed: int, num_gallery: int, ties: bool):
     assert len(np.unique(distances)) <= 17
 
 
+def test_both_opponents_of_the_benchmark_agree():
+  query_embeddings, gallery_embeddings, query, gallery = _random_case(1, ties=False)
+  distances = opponents.squared_distances(query_embeddings, gallery_embeddings)
+  valid = gallery.person_id >= 0
+  distances, gallery = distances[:, valid], Identities(*(ids[valid] for ids in gallery))
+  expected = opponents.evaluate_by_sorting(distances, query, gallery)
+  actual = opponents.evaluate_by_sorting_at_once(distances, query, gallery)
+  for name in _MEANS:
+    np.testing.assert_allclose(actual[name], expected[name], atol=1e-9, err_msg=name)
+
+
 def test_true_accept_rates_are_exact_at_the_loosest_threshold():
   case = _random_case(0, ties=False, num_queries=200)
   metrics = evaluate_ranking(*case)
