@@ -49,10 +49,10 @@ def evaluate_by_sorting_at_once(
 ) -> dict[str, np.ndarray | float]:
   """Returns the same but for ties, from one argsort of the matrix and no loop over queries.
 
-  The least that ordering the gallery costs: `numpy.argsort`'s default kind, as the toolboxes call it
-  before their loops, compiled or not, which orders ties as it likes and has vector instructions on
-  new processors; and after it less than a compiled loop over all images. It holds a query × gallery
-  matrix of int64.
+  The least that ordering the gallery costs. `numpy.argsort`'s default kind is what toolboxes call
+  before their loops, compiled or not: it orders ties as it likes, and has vector instructions on
+  new processors. What follows is less than a compiled loop over all images. A query × gallery
+  matrix of int64 is in memory.
 
   Args:
     distances: [Q, G].
