@@ -58,7 +58,7 @@ def read_part_labels(path: Path, size_hw: tuple[int, int]) -> bytes:
   Raises:
     SourceError: when the file is unreadable, of another size, or has a value outside 0…7.
   """
-  labels, encoded = _load_npy(path) if path.suffix == ".npy" else _load_png(path)
+  labels, encoded = _load(path)
   if labels.shape != size_hw:
     raise SourceError(
       f"{path}: part labels are {_size_text(labels.shape)} but the image is {_size_text(size_hw)} "
@@ -73,11 +73,31 @@ def read_part_labels(path: Path, size_hw: tuple[int, int]) -> bytes:
   return encoded or encode_png(labels.astype(np.uint8))
 
 
+def load_part_labels(path: Path) -> np.ndarray:
+  """Reads an array of labels of any classes and size.
+
+  Args:
+    path: a PNG of one channel (gray or palette) or an `.npy` array.
+
+  Returns:
+    What the file holds, of any shape and dtype; a PNG is (H, W).
+
+  Raises:
+    SourceError: when the file is unreadable or has several channels.
+  """
+  labels, _ = _load(path)
+  return labels
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
   """Returns (H, W) or (H, W, 3) uint8 as a PNG file."""
   buffer = io.BytesIO()
   Image.fromarray(pixels).save(buffer, "PNG")
   return buffer.getvalue()
+
+
+def _load(path: Path) -> tuple[np.ndarray, bytes | None]:
+  return _load_npy(path) if path.suffix == ".npy" else _load_png(path)
 
 
 def _load_png(path: Path) -> tuple[np.ndarray, bytes | None]:

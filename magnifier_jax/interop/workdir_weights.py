@@ -22,6 +22,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
 from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
+from magnifier_jax.network import Network, Tree
 from magnifier_jax.optimizer import adam_with_l2
 from magnifier_jax.train_step import TrainState, create_trainer
 
@@ -36,8 +37,19 @@ class WorkdirWeights(NamedTuple):
   state_dict: dict[str, np.ndarray]
 
 
-def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
-  """Reads the weights of a run.
+class RestoredRun(NamedTuple):
+  """A trained network, ready to run."""
+
+  step: int
+  run: RunRecord
+  config: Config
+  network: Network
+  params: Tree
+  batch_stats: Tree
+
+
+def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
+  """Reads the network of a run; its arrays are on every device.
 
   Args:
     workdir: of the run.
@@ -45,6 +57,7 @@ def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
 
   Raises:
     CheckpointError: when there is no checkpoint.
+    ConfigError: when the run's config has not the fields of this version.
   """
   checkpoints = Checkpoints(workdir, read_only=True)
   step = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
@@ -57,7 +70,23 @@ def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
   shapes = jax.eval_shape(lambda: trainer.init(config.seed))
   state = checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh)))
   checkpoints.close()
-  return WorkdirWeights(step, run, to_state_dict(state.params, state.batch_stats))
+  return RestoredRun(step, run, config, trainer.network, state.params, state.batch_stats)
+
+
+def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
+  """Reads the weights of a run.
+
+  Args:
+    workdir: of the run.
+    which: 'latest' or 'best', by mAP.
+
+  Raises:
+    CheckpointError: when there is no checkpoint.
+    ConfigError: when the run's config has not the fields of this version.
+  """
+  restored = restore_workdir(workdir, which)
+  weights = to_state_dict(restored.params, restored.batch_stats)
+  return WorkdirWeights(restored.step, restored.run, weights)
 
 
 def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRecord:

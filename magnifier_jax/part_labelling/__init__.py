@@ -1,0 +1,1 @@
+"""Makes part labels for images that have none, by one of several methods."""

@@ -1,0 +1,219 @@
+"""Labels the images of a data set that have no part labels yet, and counts what it did."""
+
+import dataclasses
+import io
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
+from magnifier_jax.data.image_files import encode_png
+from magnifier_jax.data.records import SourceError
+from magnifier_jax.part_labelling.label_record import LabelRecord
+from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller, PersonImage
+
+
+class Place(NamedTuple):
+  """An image, and where its part labels belong."""
+
+  source: FileSource
+  image: str  # relative path of the image, as its labels are named
+  label: str  # relative path of the labels
+  file: Path  # of the labels
+
+
+@dataclasses.dataclass
+class Coverage:
+  """What became of the images of a split."""
+
+  split: str
+  images: int
+  made_now: int = 0
+  made_before: int = 0  # by the same method
+  made_otherwise: Counter = dataclasses.field(default_factory=Counter)  # method → labels, kept
+  nothing_found: list[str] = dataclasses.field(default_factory=list)  # images
+  failed: list[str] = dataclasses.field(default_factory=list)  # what is wrong with each
+  part_pixels: np.ndarray = dataclasses.field(  # (8,) int64, of the labels of this method
+    default_factory=lambda: np.zeros(NUM_PARTS, np.int64)
+  )
+
+  @property
+  def labelled(self) -> int:
+    """Images that have part labels now."""
+    return self.made_now + self.made_before + self.made_otherwise.total()
+
+  def count_pixels(self, parts: np.ndarray) -> None:
+    """Counts the parts of one image, (H, W) uint8."""
+    self.part_pixels += np.bincount(parts.ravel(), minlength=NUM_PARTS)
+
+
+class LabelFolder:
+  """A folder of part labels with its record.
+
+  Args:
+    folder: need not exist.
+  """
+
+  def __init__(self, folder: Path):
+    self.folder = folder
+    self.record = LabelRecord(folder)
+
+  def write(self, place: Place, parts: np.ndarray, labeller: PartLabeller) -> None:
+    """Writes labels, whole or not at all.
+
+    Raises:
+      LabellingError: when the folder cannot be written to.
+    """
+    content = encode_png(parts)
+    replacement = place.file.with_name(f".{place.file.name}.tmp")
+    try:
+      place.file.parent.mkdir(parents=True, exist_ok=True)
+      # Recorded first: a label that is there without its line would count as made otherwise.
+      self.record.add(place.label, content, labeller.method)
+      replacement.write_bytes(content)
+      os.replace(replacement, place.file)
+    except OSError as error:
+      raise LabellingError(
+        f"{place.file}: cannot be written ({error.strerror}); name another folder with --to"
+      ) from error
+
+
+def find_places(
+  builder: FileReidBuilder, split: str, manual_dir: Path, folder: Path | None
+) -> list[Place]:
+  """Lists the images of a split with the places of their part labels.
+
+  Args:
+    builder: of the data set.
+    split: 'train', 'query' or 'gallery'.
+    manual_dir: that holds the data set.
+    folder: of the labels; None is where the data set's builder looks for them.
+
+  Raises:
+    SourceError: when the images cannot be listed.
+  """
+  return [_place(builder, source, folder) for source in builder.sources(split, manual_dir)]
+
+
+def _place(builder: FileReidBuilder, source: FileSource, folder: Path | None) -> Place:
+  image = builder.part_labels_path(source.image)
+  depth = image.count("/") + 1
+  label = "/".join(source.part_labels_place.parts[-depth:])
+  own_folder = source.part_labels_place.parents[depth - 1]
+  return Place(source, image, label, (folder or own_folder) / label)
+
+
+def label_folder(place: Place) -> Path:
+  """Returns the folder that a place's `label` is relative to."""
+  return place.file.parents[place.label.count("/")]
+
+
+def label_split(
+  builder: FileReidBuilder,
+  split: str,
+  places: Sequence[Place],
+  folder: LabelFolder,
+  labeller: PartLabeller,
+  *,
+  overwrite: bool = False,
+  progress: Callable[[int], object] = lambda images: None,
+) -> Coverage:
+  """Labels the images that have no part labels by this method yet.
+
+  Args:
+    builder: of the data set.
+    split: name of the split.
+    places: its images.
+    folder: of the labels.
+    labeller: makes them.
+    overwrite: True: labels that were given, or made otherwise, are replaced. False: they stay.
+    progress: is told of every few images that are done.
+
+  Raises:
+    LabellingError: when the folder cannot be written to, or the labeller cannot go on.
+  """
+  coverage = Coverage(split, len(places))
+  wanted = (
+    p for p in places if not _is_labelled(p, folder, labeller, overwrite, coverage, progress)
+  )
+  while chunk := list(itertools.islice(wanted, labeller.batch_size)):
+    for place, parts in _label_chunk(builder, chunk, labeller, coverage):
+      folder.write(place, parts, labeller)
+      coverage.made_now += 1
+      coverage.count_pixels(parts)
+    progress(len(chunk))
+  return coverage
+
+
+def _is_labelled(
+  place: Place,
+  folder: LabelFolder,
+  labeller: PartLabeller,
+  overwrite: bool,
+  coverage: Coverage,
+  progress: Callable[[int], object],
+) -> bool:
+  """Says whether an image's labels stay as they are, and counts them then."""
+  if place.file.is_file():
+    content = place.file.read_bytes()
+    method = folder.record.method_of(place.label, content)
+    if method is not None and method.digest == labeller.method.digest:
+      coverage.made_before += 1
+      coverage.count_pixels(np.asarray(Image.open(io.BytesIO(content))))
+      progress(1)
+      return True
+    maker = "given" if method is None else str(method)
+  elif _is_labelled_elsewhere(place, folder, labeller):
+    maker = "given, in segmentation/"
+  else:
+    return False
+  if not overwrite:
+    coverage.made_otherwise[maker] += 1
+    progress(1)
+  return not overwrite
+
+
+def _is_labelled_elsewhere(place: Place, folder: LabelFolder, labeller: PartLabeller) -> bool:
+  """Says whether the data set reads this image's labels from an array; conversion is for those."""
+  own = place.source.part_labels
+  is_own_folder = place.file == place.source.part_labels_place
+  return is_own_folder and own is not None and own != place.file and labeller.method.name != "files"
+
+
+def _label_chunk(
+  builder: FileReidBuilder, chunk: Sequence[Place], labeller: PartLabeller, coverage: Coverage
+) -> Iterator[tuple[Place, np.ndarray]]:
+  """Yields the labels of the images in which something was found."""
+  readable, images = [], []
+  for place in chunk:
+    try:
+      images.append(PersonImage(place.image, _read_pixels(builder, place.source)))
+      readable.append(place)
+    except SourceError as error:
+      coverage.failed.append(str(error))
+  if not images:
+    return
+  try:
+    labels = labeller.label(images)
+  except SourceError as error:
+    if len(images) > 1:
+      raise
+    coverage.failed.append(str(error))
+    return
+  for place, parts in zip(readable, labels, strict=True):
+    if parts is None:
+      coverage.nothing_found.append(place.image)
+    else:
+      yield place, parts
+
+
+def _read_pixels(builder: FileReidBuilder, source: FileSource) -> np.ndarray:
+  encoded = builder.read_image(source).encoded
+  return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))

@@ -1,0 +1,85 @@
+"""Part labels from a trained run of ours, through its part segmentation head."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from PIL import Image
+
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.interop.workdir_weights import RestoredRun, restore_workdir
+from magnifier_jax.network import Tree
+from magnifier_jax.part_labelling.labeller import LabellingError, LabelMethod, PersonImage
+from magnifier_jax.part_labelling.score_grids import Box, classes_of_scores
+
+_IMAGES_PER_DEVICE = 32
+
+
+class NetworkLabeller:
+  """Labels images with the part segmentation head of a trained run.
+
+  Args:
+    workdir: of the run.
+    which: 'latest' or 'best', by mAP.
+
+  Raises:
+    CheckpointError: when there is no checkpoint.
+    LabellingError: when the network has no part segmentation head.
+  """
+
+  def __init__(self, workdir: Path, which: Literal["latest", "best"] = "latest"):
+    self._mesh = mesh_lib.data_mesh()
+    self.batch_size = _IMAGES_PER_DEVICE * self._mesh.size
+    run = restore_workdir(workdir, which)
+    if not run.config.model.part_segmentation:
+      raise LabellingError(
+        f"--workdir: the network in {workdir} has no part segmentation head; it was trained with "
+        "config.model.part_segmentation=False"
+      )
+    self._run = run
+    self._scores = self._compiled_scores(run)
+    self.method = LabelMethod(
+      name="network",
+      model=f"{workdir}, step {run.step}",
+      sha256=_digest({"params": run.params, "batch_stats": run.batch_stats}),
+      options={"image_size_hw": list(run.config.data.image_size_hw)},
+    )
+
+  def label(self, images: Sequence[PersonImage]) -> list[np.ndarray | None]:
+    """See `PartLabeller`."""
+    height, width = self._run.config.data.image_size_hw
+    batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
+    for row, image in zip(batch, images):
+      resized = Image.fromarray(image.pixels).resize((width, height), Image.Resampling.BILINEAR)
+      row[:] = np.asarray(resized)
+    scores = np.asarray(self._scores(self._run.params, self._run.batch_stats, batch))
+    return [_parts(s, image.pixels.shape[:2]) for s, image in zip(scores, images)]
+
+  def _compiled_scores(self, run: RestoredRun):
+    """Returns jitted (params, batch_stats, images) → scores [B, S, H/8, W/8], replicated."""
+
+    def scores(params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:
+      normalized = run.network.normalize(images)
+      output, _ = run.network.apply(params, batch_stats, normalized, train=False)
+      return output.segmentation_logits.transpose(0, 3, 1, 2)
+
+    on_all, over_batch = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
+    return jax.jit(scores, in_shardings=(on_all, on_all, over_batch), out_shardings=on_all)
+
+
+def _parts(scores: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:
+  box = Box(0, 0, scores.shape[2], scores.shape[1])
+  parts = classes_of_scores(scores, box, size_hw, "bilinear").astype(np.uint8)
+  return parts if parts.any() else None
+
+
+def _digest(tree: Tree) -> str:
+  """Returns the SHA-256 of the names and values of all arrays."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    digest.update(jax.tree_util.keystr(path).encode())
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()
