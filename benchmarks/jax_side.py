@@ -1,0 +1,94 @@
+"""Our side of the speed benchmarks. It needs neither TensorFlow nor ml_collections."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.cuhk03_config import NUM_PEOPLE
+from benchmarks.side import Peaks, Side, Work, draw_batch
+from benchmarks.trace_costs import OpCost, costs_by_kind
+from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.errors import UserError
+from magnifier_jax.network import Network, Tree, create_network
+from magnifier_jax.train_step import Batch, create_trainer
+
+
+class JaxSide(Side):
+  """Steps of `magnifier_jax` on one device.
+
+  Args:
+    work: what to do.
+
+  Raises:
+    UserError: when JAX finds no GPU, and the work wants one.
+  """
+
+  def __init__(self, work: Work):
+    super().__init__(work)
+    self._device = _find_device(work.device)
+    mesh = mesh_lib.data_mesh([self._device])
+    config = work.config()
+    self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
+    if work.task == "train_step":
+      trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
+      self._state = trainer.init(0)
+      self._step = trainer.step
+    else:
+      network, init = create_network(config, NUM_PEOPLE)
+      on_all = mesh_lib.replicated(mesh)
+      self._state = jax.jit(init, out_shardings=on_all)(jax.random.key(0))
+      self._step = jax.jit(lambda trees, batch: _embed(network, *trees, batch.image))
+
+  def run(self, steps: int) -> None:
+    """Does steps one after the other, and waits for the last."""
+    for _ in range(steps):
+      if self.work.task == "train_step":
+        self._state, result = self._step(self._state, self._batch)
+      else:
+        result = self._step(self._state, self._batch)
+    jax.block_until_ready(result)
+
+  def matrix_product(self, size: int) -> Callable[[int], None]:
+    """Draws square matrices in the work's dtype; what it returns multiplies them n times."""
+    keys = jax.random.split(jax.random.key(0))
+    with jax.default_device(self._device):
+      a, b = (jax.random.normal(key, (size, size), self.work.dtype) for key in keys)
+
+    def multiply(times: int) -> None:
+      for _ in range(times):
+        product = a @ b
+      product.block_until_ready()
+
+    return multiply
+
+  def peaks(self) -> Peaks:
+    """Returns the most memory so far; XLA does not start a GPU's peak anew."""
+    if self.work.device == "cpu":
+      return super().peaks()
+    return Peaks(None, self._device.memory_stats()["peak_bytes_in_use"] / 2**20)
+
+  def trace(self, folder: Path, steps: int) -> list[OpCost]:
+    """Writes a profile of steps, and returns the costs of one by kind of operation."""
+    # The profile names instructions; they are found in the program only if it is the one that ran.
+    self._step = self._step.lower(self._state, self._batch).compile()
+    self.run(1)
+    with jax.profiler.trace(folder):
+      self.run(steps)
+    return costs_by_kind(folder, self._step.as_text(), steps)
+
+
+def _find_device(kind: str) -> jax.Device:
+  try:
+    return jax.local_devices(backend=kind)[0]
+  except RuntimeError as error:
+    raise UserError(
+      "--device=gpu: JAX finds no GPU; pip install 'jax[cuda12]', or leave the option out"
+    ) from error
+
+
+def _embed(network: Network, params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:
+  """Returns embeddings [B, D] float32 of all branches, not normalised; parts are predicted."""
+  output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+  return jnp.concatenate(list(output.embeddings().values()), axis=1).astype(jnp.float32)
