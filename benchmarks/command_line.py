@@ -59,13 +59,15 @@ def create_parser(
   parser = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  batches = _list_of(_positive, check_batch)
+  batches = _list_of(positive, check_batch)
   parser.add_argument("--batch", type=batches, default=batch_sizes, help="sizes, with commas")
-  parser.add_argument("--size", type=_size, default=(384, 192), help="height,width in pixels")
+  parser.add_argument(
+    "--size", type=size_argument, default=(384, 192), help="height,width in pixels"
+  )
   parser.add_argument("--backbone", choices=_BACKBONES, default="resnet50")
   parser.add_argument("--dtype", type=_list_of(_one_of(_DTYPES)), default=["float32"])
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-  parser.add_argument("--rounds", type=_positive, default=7, help="turns of each side")
+  parser.add_argument("--rounds", type=positive, default=7, help="turns of each side")
   parser.add_argument(
     "--variants",
     type=_list_of(_one_of(ALL_VARIANTS)),
@@ -226,14 +228,16 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
   return convert
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+  """Argument type: a positive whole number."""
   if not text.isdecimal() or int(text) == 0:
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
   return int(text)
 
 
-def _size(text: str) -> tuple[int, int]:
-  sizes = tuple(_positive(part) for part in text.split(","))
+def size_argument(text: str) -> tuple[int, int]:
+  """Argument type: height,width in pixels, multiples of 32."""
+  sizes = tuple(positive(part) for part in text.split(","))
   if len(sizes) != 2 or any(size % 32 for size in sizes):
     raise argparse.ArgumentTypeError(f"{text!r} is not height,width in multiples of 32")
   return sizes

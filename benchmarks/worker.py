@@ -45,7 +45,11 @@ class Worker:
     return self
 
   def __exit__(self, *exception: object) -> None:
-    self._connection.close()  # the process sees the end of its pipe, and leaves
+    self.close()
+
+  def close(self) -> None:
+    """Ends the process, after what it is doing."""
+    self._connection.close()  # it sees the end of its pipe, and leaves
     self._process.join()
 
   def call(self, method: str, *arguments: Any) -> Any:
