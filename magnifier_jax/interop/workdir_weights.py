@@ -18,7 +18,7 @@ from magnifier_jax.checkpoints import (
   abstract_state,
   run_record,
 )
-from magnifier_jax.config import Config
+from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
 from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
@@ -56,15 +56,19 @@ def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
     which: 'latest' or 'best', by mAP.
 
   Raises:
-    CheckpointError: when there is no checkpoint.
-    ConfigError: when the run's config has not the fields of this version.
+    CheckpointError: when there is no checkpoint, or one of a version with other config fields.
   """
   checkpoints = Checkpoints(workdir, read_only=True)
   step = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
   if step is None:
     raise CheckpointError(f"{checkpoints.directory}: no checkpoint there")
   run = checkpoints.read_run(step)
-  config = Config.from_config_dict(run.config)
+  try:
+    config = Config.from_config_dict(run.config)
+  except ConfigError as error:
+    raise CheckpointError(
+      f"{checkpoints.directory}: the run is of another version of this program ({error})"
+    ) from error
   mesh = mesh_lib.data_mesh()
   trainer = create_trainer(config, run.num_people, run.steps_per_epoch, mesh)
   shapes = jax.eval_shape(lambda: trainer.init(config.seed))
@@ -81,8 +85,7 @@ def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
     which: 'latest' or 'best', by mAP.
 
   Raises:
-    CheckpointError: when there is no checkpoint.
-    ConfigError: when the run's config has not the fields of this version.
+    CheckpointError: when there is no checkpoint, or one of a version with other config fields.
   """
   restored = restore_workdir(workdir, which)
   weights = to_state_dict(restored.params, restored.batch_stats)

@@ -1,4 +1,10 @@
-"""Part labels from a trained run of ours, through its part segmentation head."""
+"""Part labels from a trained run of ours, through its part segmentation head.
+
+Its loss weighs every part alike, so it finds the small ones far too large. How much of an image
+each part really covers is estimated from the image, by steps of expectation maximisation (Saerens,
+Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
+2002).
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,6 +22,7 @@ from magnifier_jax.part_labelling.labeller import LabellingError, LabelMethod, P
 from magnifier_jax.part_labelling.score_grids import Box, classes_of_scores
 
 _IMAGES_PER_DEVICE = 32
+_SHARE_STEPS = 3  # few: run to the end, the estimate lets small parts vanish
 
 
 class NetworkLabeller:
@@ -24,13 +31,19 @@ class NetworkLabeller:
   Args:
     workdir: of the run.
     which: 'latest' or 'best', by mAP.
+    share_steps: steps in which the share of each part is estimated; 0 takes them for equal.
 
   Raises:
     CheckpointError: when there is no checkpoint.
     LabellingError: when the network has no part segmentation head.
   """
 
-  def __init__(self, workdir: Path, which: Literal["latest", "best"] = "latest"):
+  def __init__(
+    self,
+    workdir: Path,
+    which: Literal["latest", "best"] = "latest",
+    share_steps: int = _SHARE_STEPS,
+  ):
     self._mesh = mesh_lib.data_mesh()
     self.batch_size = _IMAGES_PER_DEVICE * self._mesh.size
     run = restore_workdir(workdir, which)
@@ -39,13 +52,16 @@ class NetworkLabeller:
         f"--workdir: the network in {workdir} has no part segmentation head; it was trained with "
         "config.model.part_segmentation=False"
       )
-    self._run = run
+    self._run, self._share_steps = run, share_steps
     self._scores = self._compiled_scores(run)
     self.method = LabelMethod(
       name="network",
       model=f"{workdir}, step {run.step}",
       sha256=_digest({"params": run.params, "batch_stats": run.batch_stats}),
-      options={"image_size_hw": list(run.config.data.image_size_hw)},
+      options={
+        "image_size_hw": list(run.config.data.image_size_hw),
+        "share_steps": share_steps,
+      },
     )
 
   def label(self, images: Sequence[PersonImage]) -> list[np.ndarray | None]:
@@ -56,7 +72,10 @@ class NetworkLabeller:
       resized = Image.fromarray(image.pixels).resize((width, height), Image.Resampling.BILINEAR)
       row[:] = np.asarray(resized)
     scores = np.asarray(self._scores(self._run.params, self._run.batch_stats, batch))
-    return [_parts(s, image.pixels.shape[:2]) for s, image in zip(scores, images)]
+    return [
+      _parts(weigh_by_shares(grid, self._share_steps), image.pixels.shape[:2])
+      for grid, image in zip(scores, images)
+    ]
 
   def _compiled_scores(self, run: RestoredRun):
     """Returns jitted (params, batch_stats, images) → scores [B, S, H/8, W/8], replicated."""
@@ -68,6 +87,25 @@ class NetworkLabeller:
 
     on_all, over_batch = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
     return jax.jit(scores, in_shardings=(on_all, on_all, over_batch), out_shardings=on_all)
+
+
+def weigh_by_shares(scores: np.ndarray, steps: int) -> np.ndarray:
+  """Adds to the scores of one image the logarithms of the estimated shares of its parts.
+
+  Args:
+    scores: (S, h, w) float, of a network that takes every part for equally large.
+    steps: of expectation maximisation, each from the shares of the step before.
+
+  Returns:
+    (S, h, w) float.
+  """
+  likelihood = np.exp(scores - scores.max(axis=0))
+  shares = np.full((len(scores), 1, 1), 1 / len(scores))
+  for _ in range(steps):
+    posterior = likelihood * shares
+    posterior /= posterior.sum(axis=0)
+    shares = posterior.mean(axis=(1, 2), keepdims=True)
+  return scores + np.log(np.maximum(shares, np.finfo(np.float32).tiny))
 
 
 def _parts(scores: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray | None:

@@ -142,7 +142,7 @@ def _pose_labeller(options: argparse.Namespace) -> PartLabeller:
 def _network_labeller(options: argparse.Namespace) -> PartLabeller:
   from magnifier_jax.part_labelling.network_labels import NetworkLabeller
 
-  return NetworkLabeller(Path(options.workdir), options.checkpoint)
+  return NetworkLabeller(Path(options.workdir), options.checkpoint, options.share_steps)
 
 
 def _file_labeller(options: argparse.Namespace) -> PartLabeller:
@@ -198,6 +198,14 @@ def _parser() -> argparse.ArgumentParser:
   network.add_argument("--workdir", required=True, metavar="FOLDER", help="of the run")
   network.add_argument(
     "--checkpoint", choices=("latest", "best"), default="latest", help="best is by mAP"
+  )
+  network.add_argument(
+    "--share_steps",
+    type=int,
+    default=3,
+    metavar="N",
+    help="steps in which the share of each part is estimated on an image; 0 takes them for equal "
+    "(%(default)s)",
   )
   files = method("files", "one-channel PNG or .npy files in another layout or of other classes")
   files.add_argument("--folder", required=True, metavar="FOLDER", help="that holds the files")
