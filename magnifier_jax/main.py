@@ -31,6 +31,12 @@ _CLUSTER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of this run.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_COMPILATION_CACHE = flags.DEFINE_string(
+  "compilation_cache",
+  None,
+  "Folder that keeps what is compiled for later runs, or none. Default: "
+  "$JAX_COMPILATION_CACHE_DIR, or magnifier_jax/xla in ~/.cache.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -50,6 +56,9 @@ def main(argv: list[str]) -> None:
 
     jax.config.update("jax_enable_x64", True)
   initialize(Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
+  from magnifier_jax.compilation_cache import use_compilation_cache
+
+  use_compilation_cache(_COMPILATION_CACHE.value)
   workdir = Path(_WORKDIR.value or f"runs/{config.name}")
   if _MODE.value == "train":
     from magnifier_jax.train import train

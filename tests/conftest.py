@@ -26,7 +26,9 @@ REAL_DATA = ROOT.parent / "shared" / "cuhk03-np-p1"
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
   """Lets runs of one network in several tests compile once."""
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax_cache")))
+  folder = str(tmp_path_factory.mktemp("jax_cache"))
+  jax.config.update("jax_compilation_cache_dir", folder)
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of the processes that tests start
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
