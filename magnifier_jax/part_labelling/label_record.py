@@ -43,14 +43,13 @@ class LabelRecord:
 
   def _read(self) -> None:
     lines = self._file.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+      lines.pop()  # a kill can leave half of the last line
+      self._whole_lines_bytes = sum(map(len, lines))
     for number, line in enumerate(lines, start=1):
       try:
         self._add(json.loads(line))
       except (ValueError, KeyError, TypeError) as error:
-        if number == len(lines) and not line.endswith(b"\n"):
-          # A kill can leave half of the last line.
-          self._whole_lines_bytes = sum(map(len, lines[:-1]))
-          break
         raise SourceError(
           f"{self._file}, line {number}: damaged; delete the line, or the file, and every label "
           "counts as made otherwise"
@@ -62,6 +61,11 @@ class LabelRecord:
     else:
       fields = {name: line[name] for name in LabelMethod.__dataclass_fields__}
       self._methods[line["method"]] = LabelMethod(**fields)
+
+  @property
+  def has_labels(self) -> bool:
+    """Whether any label was recorded."""
+    return bool(self._entries)
 
   def method_of(self, label: str, content: bytes) -> LabelMethod | None:
     """Returns how a label was made; None when it was given, or changed since.

@@ -110,6 +110,16 @@ def _place(builder: FileReidBuilder, source: FileSource, folder: Path | None) ->
   return Place(source, image, label, (folder or own_folder) / label)
 
 
+def count_makers(places: Sequence[Place], record: LabelRecord) -> Counter[str]:
+  """Counts the labels that lie where these images' belong, by how they were made."""
+  makers: Counter[str] = Counter()
+  for place in places:
+    if place.file.is_file():
+      method = record.method_of(place.label, place.file.read_bytes())
+      makers["given" if method is None else str(method)] += 1
+  return makers
+
+
 def label_folder(place: Place) -> Path:
   """Returns the folder that a place's `label` is relative to."""
   return place.file.parents[place.label.count("/")]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.special import expit
 
 from magnifier_jax.data.tensorflow_on_cpu import tf
 from magnifier_jax.part_labelling.body_geometry import NUM_LANDMARKS, Pose, draw_parts
@@ -116,9 +117,9 @@ class PoseLabeller:
     corner = np.array([square.left, square.top])
     return _Look(
       points_xy=(landmarks[:, :2] * (square.side / side) + corner).astype(np.float32),
-      visibility=_sigmoid(landmarks[:NUM_LANDMARKS, 3]),
+      visibility=expit(landmarks[:NUM_LANDMARKS, 3]),
       score=float(score[0]),
-      mask=_sigmoid(mask[..., 0]),
+      mask=expit(mask[..., 0]),
     )
 
 
@@ -164,7 +165,3 @@ def _cut(
   """Returns the part of an image from a corner on, `scale` pixels a new one; black outside."""
   matrix = (scale, 0, left, 0, scale, top)
   return image.transform(size_wh, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-  return 1 / (1 + np.exp(-values.astype(np.float32)))

@@ -27,6 +27,8 @@ from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation import report_pictures
+from magnifier_jax.part_labelling import labelling
+from magnifier_jax.part_labelling.label_record import LabelRecord
 
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels
@@ -68,8 +70,9 @@ def check_data(config: DataConfig, page: Path) -> bool:
     raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
   manual_dir = Path(config.manual_dir).expanduser()
   result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
-  page.write_text(_render(config, builder, result), encoding="utf-8")
-  print("\n".join(_text(config, result, page)))
+  makers = list(_part_label_makers(builder, manual_dir, result))
+  page.write_text(_render(config, builder, result, makers), encoding="utf-8")
+  print("\n".join(_text(config, result, makers, page)))
   return result.can_train
 
 
@@ -77,12 +80,15 @@ def _show_progress(sources: Sequence[FileSource], split: str) -> Iterable[FileSo
   return tqdm(sources, desc=f"Reading {split}", unit="image", mininterval=1)
 
 
-def _text(config: DataConfig, result: Inspection, page: Path) -> Iterator[str]:
+def _text(
+  config: DataConfig, result: Inspection, makers: Sequence[str], page: Path
+) -> Iterator[str]:
   """Yields the lines of the summary."""
   yield f"{config.dataset} in {Path(config.manual_dir).expanduser()}"
   for row in _table(result.splits):
     yield "".join(f"{cell:>{width}}" for cell, width in zip(row, (8, *(21,) * 3, 9, 13, 14, 26)))
   yield from _part_shares(result.splits)
+  yield from makers
   for fault in Fault:
     findings = [finding for finding in result.findings if finding.fault is fault]
     if findings:
@@ -129,6 +135,19 @@ def _part_shares(splits: Sequence[SplitInspection]) -> Iterator[str]:
       )
 
 
+def _part_label_makers(
+  builder: FileReidBuilder, manual_dir: Path, result: Inspection
+) -> Iterator[str]:
+  """Yields how the part labels of each split were made, where `label_parts` made some."""
+  for split in result.splits:
+    places = labelling.find_places(builder, split.name, manual_dir, folder=None)
+    record = LabelRecord(labelling.label_folder(places[0])) if places else None
+    if record and record.has_labels:
+      makers = labelling.count_makers(places, record)
+      counts = ", ".join(f"{maker} ({labels:,})" for maker, labels in makers.items())
+      yield f"{split.name}, part labels made by: {counts or 'nobody'}"
+
+
 def _finding_lines(fault: Fault, findings: Sequence[Finding], page: Path) -> Iterator[str]:
   yield f"{'✗' if fault.stops_training else 'note:'} {fault.value}: {len(findings)}"
   yield from (f"    {finding.message}" for finding in findings[:_PRINTED])
@@ -136,7 +155,9 @@ def _finding_lines(fault: Fault, findings: Sequence[Finding], page: Path) -> Ite
     yield f"    and {len(findings) - _PRINTED} more, listed in {page}"
 
 
-def _render(config: DataConfig, builder: FileReidBuilder, result: Inspection) -> str:
+def _render(
+  config: DataConfig, builder: FileReidBuilder, result: Inspection, makers: Sequence[str]
+) -> str:
   """Returns the page as HTML that needs no other file."""
   environment = jinja2.Environment(
     # The page looks like the report of a run.
@@ -161,7 +182,7 @@ def _render(config: DataConfig, builder: FileReidBuilder, result: Inspection) ->
     can_train=result.can_train,
     heading=heading,
     rows=rows,
-    shares=list(_part_shares(result.splits)),
+    shares=[*_part_shares(result.splits), *makers],
     faults=[
       (fault, [finding.message for finding in result.findings if finding.fault is fault])
       for fault in Fault
