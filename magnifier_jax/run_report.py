@@ -173,5 +173,7 @@ def _picture(split: ReidSplit, row: int) -> np.ndarray:
   return np.asarray(Image.open(io.BytesIO(split.encoded(row).image)).convert("RGB"))
 
 
-def _part_labels(split: ReidSplit, row: int) -> np.ndarray:
-  return np.asarray(Image.open(io.BytesIO(split.encoded(row).part_labels)))
+def _part_labels(split: ReidSplit, row: int) -> np.ndarray | None:
+  """Returns the given parts of an image; None for background alone, which stands in for none."""
+  labels = np.asarray(Image.open(io.BytesIO(split.encoded(row).part_labels)))
+  return labels if labels.any() else None

@@ -273,6 +273,19 @@ def test_wrong_command_lines_are_named(root: Path, arguments: list[str], message
     label_parts.main(_arguments(root, method, *more))
 
 
+def test_a_missing_onnxruntime_is_named(root: Path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "onnxruntime", None)
+  with pytest.raises(ValueError, match=r"onnxruntime is not installed; pip install 'magnifier-jax"):
+    label_parts.main(_arguments(root, "onnx", "--model=parser.onnx", "--classes=lip"))
+
+
+@pytest.mark.parametrize("option", ["--input_size=473", "--mean=1,2"])
+def test_options_that_cannot_be_read_are_named(root: Path, option: str, capsys):
+  with pytest.raises(SystemExit):
+    label_parts.main(_arguments(root, "onnx", "--model=x.onnx", "--classes=lip", option))
+  assert "is not" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_to_is_named(root: Path):
   (root / "labels").write_text("a file")
   with pytest.raises(ValueError, match=r"labels/.* cannot be written .*another folder with --to"):
