@@ -1,0 +1,128 @@
+r"""Trains config variants × seeds, one after the other, and compares them.
+
+  python -m magnifier_jax.tools.ablate --config=configs/cuhk03.py:small --seeds=0,1 \
+    --output=runs/ablation --set training.num_epochs=4 loss.diversity_start_epoch=3
+
+Each run has a process and a folder of its own, OUTPUT/VARIANT/seedN, with its console output in
+console.log there. All variants of the first seed come first, so that an interruption leaves a whole
+table. The same command again goes on where it stopped: what has finished is left alone, what was
+interrupted goes on from its checkpoint. After every run, OUTPUT/comparison.* are written from what
+has finished.
+
+Exit code 0: every run has finished. 1: some failed. 2: the command or the config is wrong. 130:
+interrupted.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnifier_jax.ablation import Ablation, AblationError, PlannedRun, plan
+from magnifier_jax.errors import UserError
+from magnifier_jax.reference_settings import REFERENCE_ROWS
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command line; returns the exit code."""
+  options = _parser().parse_args(argv)
+  output = Path(options.output)
+  runs = plan(
+    options.config, _names(options.variants), _seeds(options.seeds), output, options.settings
+  )
+  for note in _notes(runs):
+    print(f"note: {note}")
+  output.mkdir(parents=True, exist_ok=True)
+  ablation = Ablation(runs, output, sys.stdout)
+  failed = ablation.run()
+  print(f"\n{ablation.compare() or 'no run has finished, so there is nothing to compare'}")
+  for run in failed:
+    print(f"FAILED: {run.variant}, seed {run.seed}; see {run.workdir / 'console.log'}")
+  return 1 if failed else 0
+
+
+def _names(variants: str) -> list[str]:
+  names = [name.strip() for name in variants.split(",")]
+  if not all(names):
+    raise AblationError(f"--variants: {variants!r} must be names with commas between them")
+  return names
+
+
+def _seeds(seeds: str) -> list[int]:
+  try:
+    return [int(seed) for seed in seeds.split(",")]
+  except ValueError as error:
+    raise AblationError(
+      f"--seeds: {seeds!r} must be whole numbers with commas between them"
+    ) from error
+
+
+def _notes(runs: Sequence[PlannedRun]) -> list[str]:
+  """Returns what the user may not have meant."""
+  configs = {run.variant: run.config for run in runs}
+  return [
+    f"{variant}: the diversity loss would start in epoch {config.loss.diversity_start_epoch} of "
+    f"{config.training.num_epochs}, so it never counts; see --set loss.diversity_start_epoch=…"
+    for variant, config in configs.items()
+    if config.model.fusion_branch
+    and config.loss.diversity_weight > 0
+    and config.loss.diversity_start_epoch > config.training.num_epochs
+  ]
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="python -m magnifier_jax.tools.ablate",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add(
+    "--config",
+    required=True,
+    metavar="FILE[:VARIANT]",
+    help="config file; all runs share the variants after its colon",
+  )
+  add(
+    "--variants",
+    default=",".join(row.variant for row in REFERENCE_ROWS),
+    metavar="NAME,…",
+    help="of the config file, such as paper or fusion+paper; default: %(default)s",
+  )
+  add("--seeds", default="0", metavar="N,…", help="default: %(default)s")
+  add("--output", required=True, metavar="DIR", help="folder of the runs and of the comparison")
+  add(
+    "--set",
+    dest="settings",
+    nargs="+",
+    action="extend",
+    default=[],
+    metavar="FIELD=VALUE",
+    help="fields of the config, for every run",
+  )
+  return parser
+
+
+def _end(signal_number: int, _frame: object) -> None:
+  sys.exit(128 + signal_number)
+
+
+def cli() -> None:
+  """Entry point."""
+  signal.signal(signal.SIGTERM, _end)  # as an exception it stops the run first
+  # A shell in the background leaves Ctrl-C ignored; a `kill -INT` is to work there too.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
+    sys.exit(130)
+
+
+if __name__ == "__main__":
+  cli()

@@ -1,0 +1,61 @@
+"""A training run in a process of its own: its memory, and its failures, end with it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# A process that is told to stop may save first.
+_SECONDS_TO_STOP = 120
+
+
+def run_training(arguments: Sequence[str], log: Path, on_line: Callable[[str], None]) -> int:
+  """Runs `python -m magnifier_jax.main` and waits for its end.
+
+  What interrupts the wait, Ctrl-C for one, stops the process before it goes on.
+
+  Args:
+    arguments: of the command.
+    log: gets the command and what it prints, after what is there.
+    on_line: is called with every line that is printed, without its end.
+
+  Returns:
+    The exit code; negative for the signal that ended the process.
+  """
+  command = [sys.executable, "-m", "magnifier_jax.main", *arguments]
+  log.parent.mkdir(parents=True, exist_ok=True)
+  with log.open("a", encoding="utf-8") as file:
+    file.write(f"$ {' '.join(command)}\n")
+    file.flush()
+    process = subprocess.Popen(
+      command,
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      encoding="utf-8",
+      errors="replace",
+      start_new_session=True,  # a Ctrl-C reaches it through `_stop` alone, once
+    )
+    try:
+      for line in process.stdout:
+        file.write(line)
+        file.flush()
+        on_line(line.rstrip("\n"))
+      return process.wait()
+    except BaseException:
+      _stop(process)
+      raise
+    finally:
+      process.stdout.close()
+
+
+def _stop(process: subprocess.Popen) -> None:
+  """Ends a process and what it started; kindly at first."""
+  process.terminate()
+  try:
+    process.communicate(timeout=_SECONDS_TO_STOP)  # reads on, or a full pipe would hold it up
+  except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
