@@ -109,7 +109,7 @@ def _reference() -> ConfigDict:
         "num_epochs": 600,
         "steps_per_epoch": 0,
         "log_every_steps": 20,
-        "keep_checkpoints": 1,
+        "keep_checkpoints": 2,
       },
       "evaluation": {
         "every_epochs": 20,

@@ -47,7 +47,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
     {row of the table: metrics}; the first row is the whole embedding.
 
   Raises:
-    CheckpointError: when there is no checkpoint, or one of another config.
+    CheckpointError: when there is no checkpoint that is whole, or one of another config.
     EmbeddingsFileError: when the file of embeddings cannot be read.
     ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
   """
@@ -148,8 +148,7 @@ def results_table(
 
 def _restore(config: Config, workdir: Path, dataset: ReidDataset) -> tuple[TrainState, Evaluator]:
   checkpoints = Checkpoints(workdir, config.training.keep_checkpoints, read_only=True)
-  best = config.evaluation.checkpoint == "best"
-  step = checkpoints.best_step() if best else checkpoints.latest_step()
+  step = checkpoints.intact_step(best=config.evaluation.checkpoint == "best")
   if step is None:
     raise CheckpointError(
       f"{checkpoints.directory}: no checkpoint there; train first, with the same --workdir"

@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from magnifier_jax.config_argument import last_line
 from magnifier_jax.distributed import CLUSTERS, Launch, initialize
+from magnifier_jax.preemption import EXIT_CODE, Preempted, Preemption
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -39,7 +40,7 @@ _COMPILATION_CACHE = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], preemption: Preemption) -> None:
   """Validates the config, then trains or evaluates."""
   from magnifier_jax.config import Config, ConfigError
 
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
 
     jax.config.update("jax_enable_x64", True)
   initialize(Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
+  preemption.listen()  # again: joining other processes installs a handler of JAX's
   from magnifier_jax.compilation_cache import use_compilation_cache
 
   use_compilation_cache(_COMPILATION_CACHE.value)
@@ -63,7 +65,7 @@ def main(argv: list[str]) -> None:
   if _MODE.value == "train":
     from magnifier_jax.train import train
 
-    train(config, workdir)
+    train(config, workdir, preemption)
   else:
     from magnifier_jax.evaluate_run import evaluate_run
 
@@ -91,10 +93,15 @@ def _run(argv: list[str]) -> None:
   # Every error of ours that a user can mend is a ValueError whose message is the whole story.
   from magnifier_jax.errors import UserError
 
+  preemption = Preemption()
+  preemption.listen()
   try:
-    main(argv)
+    main(argv, preemption)
   except UserError as error:
     _exit(str(error))
+  except Preempted as end:
+    print(end, file=sys.stderr)
+    sys.exit(EXIT_CODE)
   except KeyboardInterrupt:
     print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
     sys.exit(130)

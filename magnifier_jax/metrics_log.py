@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from clu import metric_writers
 
 from magnifier_jax.errors import UserError
 
@@ -24,14 +23,17 @@ class MetricsLog:
   Args:
     workdir: gets `metrics.jsonl` and `tensorboard/`.
     start_step: records of later steps, which a run that was killed left behind, are dropped.
+    evaluated: whether the evaluation at `start_step` is done; if not, it will be written again.
   """
 
-  def __init__(self, workdir: Path, start_step: int):
+  def __init__(self, workdir: Path, start_step: int, evaluated: bool):
     self._active = jax.process_index() == 0
     if not self._active:
       return
+    from clu import metric_writers  # imports TensorFlow, which `say` must not need
+
     self._path = workdir / "metrics.jsonl"
-    _drop_records_after(self._path, start_step)
+    _drop_records_after(self._path, start_step, evaluated)
     self._file = self._path.open("a")
     self._tensorboard = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
 
@@ -44,9 +46,16 @@ class MetricsLog:
     self._file.flush()
     self._tensorboard.write_scalars(step, values)
 
-  def close(self) -> None:
-    """Flushes everything to the disk."""
+  def flush(self) -> None:
+    """Brings everything to the disk, so that a machine may stop."""
     if self._active:
+      os.fsync(self._file.fileno())
+      self._tensorboard.flush()
+
+  def close(self) -> None:
+    """Brings everything to the disk, and ends."""
+    if self._active:
+      self.flush()
       self._file.close()
       self._tensorboard.close()
 
@@ -73,8 +82,12 @@ def read_records(workdir: Path) -> list[dict[str, float]]:
   return records
 
 
-def _drop_records_after(path: Path, step: int) -> None:
-  records = [record for record in read_records(path.parent) if record["step"] <= step]
+def _drop_records_after(path: Path, step: int, evaluated: bool) -> None:
+  def stays(record: Mapping[str, float]) -> bool:
+    is_evaluation = any(name.startswith("eval/") for name in record)
+    return record["step"] < step or (record["step"] == step and (evaluated or not is_evaluation))
+
+  records = [record for record in read_records(path.parent) if stays(record)]
   replacement = path.with_suffix(".tmp")
   replacement.write_text("".join(json.dumps(record) + "\n" for record in records))
   os.replace(replacement, path)

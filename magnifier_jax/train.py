@@ -1,4 +1,4 @@
-"""The training loop: restore → evaluate → batch → step → log → evaluate and save."""
+"""The training loop: restore → evaluate → batch → step → log → save and evaluate."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,14 @@ from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
+from magnifier_jax.disk_space import DiskFullError, full_disk_reason
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
+from magnifier_jax.preemption import Preempted, Preemption
 from magnifier_jax.train_step import Batch, StepMetrics, Trainer, TrainState, create_trainer
 
 
@@ -32,30 +34,43 @@ class DivergenceError(UserError):
   """A loss or the gradient is no longer finite."""
 
 
-def train(config: Config, workdir: Path) -> RankingMetrics:
+def train(config: Config, workdir: Path, preemption: Preemption | None = None) -> RankingMetrics:
   """Trains a run from where its workdir stands to its last epoch.
 
   Args:
     config: of the run.
     workdir: gets checkpoints, `metrics.jsonl`, TensorBoard events and `config.json`.
+    preemption: tells when to save and leave; None: never.
 
   Returns:
     The metrics of the trained network on the test people.
 
   Raises:
     DivergenceError: on a loss that is not finite; the last checkpoint stays.
-    CheckpointError: when the workdir holds another run.
+    CheckpointError: when the workdir holds another run, or nothing but damaged checkpoints.
+    DiskFullError: when something could not be written; the last checkpoint stays.
+    Preempted: when the state was saved because `preemption` asked for it.
     ConfigError, SourceError, DeviceError: when the run cannot start.
   """
-  return _Run(config, workdir).run()
+  try:
+    return _Run(config, workdir, preemption or Preemption()).run()
+  except Exception as error:
+    reason = full_disk_reason(error)
+    if reason is None:
+      raise
+    raise DiskFullError(
+      f"{workdir}: {reason}; free some space there, or have your quota raised. Earlier checkpoints "
+      "are intact, and the same command goes on from the newest."
+    ) from error
 
 
 class _Run:
   """What the parts of one training run share."""
 
-  def __init__(self, config: Config, workdir: Path):
+  def __init__(self, config: Config, workdir: Path, preemption: Preemption):
     self.config = config
     self.workdir = workdir
+    self.preemption = preemption
     self.mesh = mesh_lib.data_mesh()
     mesh_lib.check_batch_size(
       config.data.batch_size,
@@ -75,20 +90,23 @@ class _Run:
     self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
 
   def run(self) -> RankingMetrics:
-    """Restores, trains, evaluates and saves, in that order; then shows the results."""
+    """Restores, trains, saves and evaluates, in that order; then shows the results."""
     state = self._restore_or_init()
     first_step = int(state.step)
     _write_config(self.workdir, self.record)
-    self.log = MetricsLog(self.workdir, first_step)
+    evaluated = self.checkpoints.metrics(first_step) is not None
+    self.log = MetricsLog(self.workdir, first_step, evaluated)
     say(self._describe(first_step))
     embeddings = untrained = None
     if first_step == 0 and self.config.evaluation.initial:
       untrained, _ = self._evaluate(state, "untrained")
+    if first_step > 0 and not evaluated and self._is_evaluation_due(first_step):
+      # The run was stopped after it had saved this step and before it knew the metrics.
+      embeddings = self._evaluate_checkpoint(state)
     for trained in self._train_from(state, first_step):
       state = trained
-      epoch = int(state.step) // self.steps_per_epoch
-      metrics, embeddings = self._evaluate(state, f"epoch {epoch}")
-      self.checkpoints.save(state, self.record, metrics.summary())
+      self._save(state)
+      embeddings = self._evaluate_checkpoint(state)
     self.checkpoints.close()
     self.log.close()
     if embeddings is None:
@@ -101,18 +119,19 @@ class _Run:
     return metrics
 
   def _restore_or_init(self) -> TrainState:
-    latest = self.checkpoints.latest_step()
+    latest = self.checkpoints.intact_step()
     if latest is None:
       say(f"fresh start, seed {self.config.seed}, config.init.backbone {self.config.init.backbone}")
       drawn = self.trainer.init(self.config.seed)
       return initialize(drawn, self.config, self.workdir, say)
     check_same_run(self.workdir, self.checkpoints.read_run(latest), self.record)
+    self.checkpoints.set_aside_damaged()
     say(f"resuming from step {latest} in {self.checkpoints.directory}")
     shapes = jax.eval_shape(lambda: self.trainer.init(self.config.seed))
     return self.checkpoints.restore(latest, abstract_state(shapes, mesh_lib.replicated(self.mesh)))
 
   def _train_from(self, state: TrainState, first_step: int) -> Iterator[TrainState]:
-    """Trains; yields the state whenever it is time to evaluate, and at the end."""
+    """Trains; yields the state whenever it is time to save, and at the end."""
     batches = train_batches(
       self.dataset,
       self.config,
@@ -122,19 +141,43 @@ class _Run:
       jax.process_count(),
     )
     progress = Progress(self.num_steps, first_step)
-    evaluation_steps = self.config.evaluation.every_epochs * self.steps_per_epoch
     in_flight: tuple[int, StepMetrics] | None = None
     global_batches = mesh_lib.prefetch((Batch(*batch) for batch in batches), self.mesh)
     for step, batch in enumerate(global_batches, start=first_step + 1):
       state, metrics = self.trainer.step(state, batch)
+      self.preemption.hold()
       # Fetched one step late, so that the next update is already running.
       self._finish(in_flight, progress)
       in_flight = (step, metrics)
-      if step % evaluation_steps == 0 or step == self.num_steps:
+      if self.preemption.poll() or self._is_evaluation_due(step):
         self._finish(in_flight, progress)
         in_flight = None
         yield state
         progress.restart()
+
+  def _is_evaluation_due(self, step: int) -> bool:
+    every = self.config.evaluation.every_epochs * self.steps_per_epoch
+    return step % every == 0 or step == self.num_steps
+
+  def _save(self, state: TrainState) -> None:
+    """Starts saving; ends the run where that has been asked for.
+
+    Raises:
+      Preempted: once the state is on the disk.
+    """
+    self.log.flush()
+    self.checkpoints.save(state, self.record)
+    if self.preemption.agreed:
+      self.checkpoints.close()
+      self.log.close()
+      raise Preempted(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from it")
+    self.preemption.release(self.checkpoints.wait)
+
+  def _evaluate_checkpoint(self, state: TrainState) -> TestEmbeddings:
+    step = int(state.step)
+    metrics, embeddings = self._evaluate(state, f"epoch {step // self.steps_per_epoch}")
+    self.checkpoints.record(step, metrics.summary())
+    return embeddings
 
   def _finish(self, in_flight: tuple[int, StepMetrics] | None, progress: Progress) -> None:
     """Checks one step's losses, and logs them where it is time."""

@@ -32,8 +32,8 @@ def make_state(step: int) -> TrainState:
 def save_all(workdir: Path, mean_ap_by_step: dict[int, float], keep: int = 1) -> Checkpoints:
   checkpoints = Checkpoints(workdir, keep)
   for step, mean_ap in mean_ap_by_step.items():
-    checkpoints.save(make_state(step), RECORD, {"mAP": mean_ap, "rank1": 0.5})
-  checkpoints.wait()
+    checkpoints.save(make_state(step), RECORD)
+    checkpoints.record(step, {"mAP": mean_ap, "rank1": 0.5})
   return checkpoints
 
 
@@ -45,7 +45,7 @@ def test_the_newest_and_the_best_stay(tmp_path: Path):
   checkpoints = save_all(tmp_path, {2: 0.1, 4: 0.4, 6: 0.3, 8: 0.2})
   assert kept_steps(tmp_path) == {4, 8}
   assert checkpoints.latest_step() == 8
-  assert checkpoints.best_step() == 4
+  assert checkpoints.intact_step(best=True) == 4
 
 
 def test_more_of_the_newest_can_be_kept(tmp_path: Path):

@@ -7,8 +7,8 @@ import pytest
 from magnifier_jax.metrics_log import MetricsFileError, MetricsLog, read_records
 
 
-def write_steps(workdir: Path, start_step: int, steps: range) -> None:
-  log = MetricsLog(workdir, start_step)
+def write_steps(workdir: Path, start_step: int, steps: range, evaluated: bool = False) -> None:
+  log = MetricsLog(workdir, start_step, evaluated)
   for step in steps:
     log.write(step, {"loss/total": step / 2})
   log.close()
@@ -18,6 +18,17 @@ def test_records_after_the_step_resumed_from_are_dropped(tmp_path: Path):
   write_steps(tmp_path, 0, range(1, 5))
   write_steps(tmp_path, 2, range(3, 4))
   assert read_records(tmp_path) == [{"step": step, "loss/total": step / 2} for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_evaluation_that_will_be_repeated_is_dropped(tmp_path: Path, evaluated: bool):
+  log = MetricsLog(tmp_path, 0, evaluated=False)
+  records = [{"step": 1, "loss/total": 1.0}, {"step": 1, "eval/mAP": 0.5}]
+  for record in records:
+    log.write(1, {name: value for name, value in record.items() if name != "step"})
+  log.close()
+  write_steps(tmp_path, 1, range(0), evaluated)
+  assert read_records(tmp_path) == records[: 1 + evaluated]
 
 
 def test_half_written_last_line_is_dropped(tmp_path: Path):

@@ -1,7 +1,6 @@
 """The weights of a run: from its checkpoints to a `state_dict`, and from one to a checkpoint."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +58,7 @@ def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
     CheckpointError: when there is no checkpoint, or one of a version with other config fields.
   """
   checkpoints = Checkpoints(workdir, read_only=True)
-  step = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
+  step = checkpoints.intact_step(best=which == "best")
   if step is None:
     raise CheckpointError(f"{checkpoints.directory}: no checkpoint there")
   run = checkpoints.read_run(step)
@@ -118,8 +117,7 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   checkpoints = Checkpoints(workdir)
   if checkpoints.latest_step() is not None:
     raise CheckpointError(f"{checkpoints.directory}: holds checkpoints; choose another folder")
-  # Not measured yet; Orbax wants a number to find the best checkpoint by.
-  checkpoints.save(state, record, {"mAP": math.nan})
+  checkpoints.save(state, record)
   checkpoints.close()
   write_origin(workdir, {"path": str(weights.path), "sha256": weights.sha256})
   return record
