@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from magnifier_jax.comparison import RunResult, compare, read_run, result_fields
-from magnifier_jax.comparison_files import write_comparison
+from magnifier_jax.comparison_files import SUFFIXES, write_comparison
+from magnifier_jax.comparison_tables import as_text
 from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
@@ -120,7 +121,14 @@ class Ablation:
   def compare(self) -> str | None:
     """Writes the comparison of what has finished; returns it as text, None where nothing has."""
     workdirs = [run.workdir for run in self._runs if finished_result(run) is not None]
-    return write_comparison(compare(workdirs), self._output) if workdirs else None
+    if not workdirs:
+      return None
+    comparisons = compare(workdirs)
+    # Variants may be of several data sets, and a picture shows one.
+    suffixes = [suffix for suffix in SUFFIXES if suffix != ".svg" or len(comparisons) == 1]
+    for suffix in suffixes:
+      write_comparison(comparisons, self._output / f"comparison{suffix}")
+    return f"{as_text(comparisons)}\nwritten: {self._output}/comparison{{{','.join(suffixes)}}}"
 
   def _run_one(self, run: PlannedRun, label: str, later: Sequence[str]) -> bool:
     clock, last_lines, shown = RunClock(), [], 0.0

@@ -6,34 +6,51 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison import CompareError, Comparison
-from magnifier_jax.comparison_tables import as_json, as_markdown, as_text
+from magnifier_jax.comparison_page import accuracy_chart, render_page
+from magnifier_jax.comparison_tables import as_json, as_markdown
 
-_NAME = "comparison"
+SUFFIXES = (".md", ".json", ".html", ".svg")
 
 
-def write_comparison(comparisons: Sequence[Comparison], folder: Path) -> str:
-  """Writes comparison.md and comparison.json.
+def write_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
+  """Writes a comparison in the format that the name of the file asks for, whole or not at all.
 
   Args:
     comparisons: to write.
-    folder: to write into; is made where its parent exists.
-
-  Returns:
-    The tables as text, and where the files are.
+    path: a file in a folder that exists, whose name ends in one of `SUFFIXES`. The picture of a
+      .svg is the bar chart, of a single test set.
 
   Raises:
-    CompareError: when the folder cannot be written to.
+    CompareError: when the format is none of these, or the file cannot be written.
   """
-  contents = {
-    "md": as_markdown(comparisons),
-    "json": json.dumps(as_json(comparisons), indent=2, allow_nan=False) + "\n",
-  }
+  check_suffix(path)
+  content = _content(comparisons, path)
+  unfinished = path.with_name(f".{path.name}.tmp")
   try:
-    folder.mkdir(exist_ok=True)
-    for kind, content in contents.items():
-      unfinished = folder / f".{_NAME}.{kind}.tmp"
-      unfinished.write_text(content, encoding="utf-8")
-      os.replace(unfinished, folder / f"{_NAME}.{kind}")
+    unfinished.write_text(content, encoding="utf-8")
+    os.replace(unfinished, path)
   except OSError as error:
-    raise CompareError(f"{folder}: cannot be written to ({error.strerror})") from error
-  return f"{as_text(comparisons)}\n\nwritten: {folder / _NAME}.{{{','.join(contents)}}}"
+    raise CompareError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def check_suffix(path: Path) -> None:
+  """Checks that a file's name says which format it is to have.
+
+  Raises:
+    CompareError: when it does not.
+  """
+  if path.suffix not in SUFFIXES:
+    raise CompareError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
+
+
+def _content(comparisons: Sequence[Comparison], path: Path) -> str:
+  if path.suffix == ".md":
+    return as_markdown(comparisons)
+  if path.suffix == ".json":
+    return json.dumps(as_json(comparisons), indent=2, allow_nan=False) + "\n"
+  if path.suffix == ".html":
+    return render_page(comparisons)
+  if len(comparisons) > 1:
+    sets = ", ".join(comparison.dataset for comparison in comparisons)
+    raise CompareError(f"{path}: a picture shows one test set, but these runs have {sets}")
+  return accuracy_chart(comparisons[0]).svg

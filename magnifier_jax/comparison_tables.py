@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from magnifier_jax.comparison import WHOLE, Comparison, Group, Statistic
+from magnifier_jax.reference_settings import published_row
 
 METRICS = {"rank1": "rank-1", "mAP": "mAP"}
-SPREAD = "mean ± sample standard deviation over the seeds"
 _MISSING = "–"
 
 
@@ -27,6 +27,14 @@ def tables(comparison: Comparison) -> list[Table]:
   return found
 
 
+def conventions(comparison: Comparison) -> str:
+  """Returns what the numbers of the tables are, in a sentence or two."""
+  text = "Mean ± sample standard deviation over the seeds; a single seed has none."
+  if any(group.published(WHOLE) for group in comparison.groups):
+    text += f" Published numbers: {comparison.published_source}; the difference is in points."
+  return text
+
+
 def _whole_table(comparison: Comparison) -> Table:
   heading = ["run", "seeds", "updates", "untrained mAP"]
   for name in METRICS.values():
@@ -41,11 +49,7 @@ def _whole_table(comparison: Comparison) -> Table:
     )
     for group in comparison.groups
   )
-  source = f" Published numbers: {comparison.published_source}." * bool(
-    any(group.published(WHOLE) for group in comparison.groups)
-  )
-  caption = f"{comparison.dataset}, the whole embedding, in %: {SPREAD}.{source}"
-  return Table(caption, tuple(heading), rows)
+  return Table("The whole embedding (%)", tuple(heading), rows)
 
 
 def _beside_published(group: Group, metric: str) -> tuple[str, str, str]:
@@ -71,7 +75,7 @@ def _branch_table(comparison: Comparison, metric: str) -> Table:
     )
     for group in comparison.groups
   )
-  caption = f"{comparison.dataset}, {METRICS[metric]} of each branch alone, in %: {SPREAD}."
+  caption = f"{METRICS[metric]} of each branch alone, and of all (%)"
   return Table(caption, ("run", *comparison.rows), rows)
 
 
@@ -106,6 +110,7 @@ def as_text(comparisons: Sequence[Comparison]) -> str:
   """Returns the comparison for a terminal."""
   blocks = []
   for comparison in comparisons:
+    blocks.append(f"{comparison.dataset}\n{conventions(comparison)}")
     blocks += [_text_table(table) for table in tables(comparison)]
     blocks.append("\n".join(switches(comparison)))
   return "\n\n".join(blocks)
@@ -128,6 +133,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
   """Returns the comparison as Markdown."""
   blocks = []
   for comparison in comparisons:
+    blocks.append(f"## {comparison.dataset}\n\n{conventions(comparison)}")
     blocks += [_markdown_table(table) for table in tables(comparison)]
     blocks.append("\n".join(f"- {line}" for line in switches(comparison)))
   return "\n\n".join(blocks) + "\n"
@@ -141,7 +147,7 @@ def _markdown_table(table: Table) -> str:
 def as_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
   """Returns the comparison as JSON values, accuracies as fractions; what is missing is null."""
   return {
-    "spread": "sample standard deviation over the seeds",
+    "spread": "sample standard deviation over the seeds",  # null for a single one
     "test_sets": [
       {
         "dataset": comparison.dataset,
@@ -171,7 +177,7 @@ def _group_values(group: Group) -> dict[str, Any]:
       for metric in METRICS
       if group.untrained(metric) is not None
     },
-    # As everything else here, fractions.
+    "published_row": published_row(group.config, WHOLE) or None,
     "published": published and {metric: getattr(published, metric) / 100 for metric in METRICS},
     "differs_from_reference_in": group.differences_from_reference(),
   }

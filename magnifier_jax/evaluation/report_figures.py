@@ -5,6 +5,7 @@ pyplot, so nothing is kept between calls and no display is needed.
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,11 +22,15 @@ from magnifier_jax.evaluation.report_pictures import PARTS, data_uri
 # that colour is never the only cue.
 _COLOURS = ("#2f7fd1", "#c95f08", "#0f8a5f", "#a15bc0", "#8a7a1e")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+_HATCHES = ("", "//", "..", "xx", "--")
+_HATCH_COLOUR = "#ffffff"
 _INK = "#010203"  # stands for the scheme's text colour until the SVG is written
 _SCHEME_STYLE = (
   "<style>svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#e6e8eb}}</style>"
 )
 _WIDE_INCHES = (5.6, 3.4)
+_BAR_INCHES = 0.14
+_LABEL_LETTERS = 26  # of a group's name in a line
 _SMALL_INCHES = (2.4, 1.75)  # two side by side on a phone keep legible labels
 _SMALL_WIDE_INCHES = (5.0, 1.75)
 _RC = {
@@ -37,6 +42,7 @@ _RC = {
   "axes.labelcolor": _INK,
   "axes.facecolor": "none",
   "axes.grid": True,
+  "axes.titlesize": "medium",
   "axes.spines.right": False,
   "axes.spines.top": False,
   "figure.facecolor": "none",
@@ -50,12 +56,26 @@ _POINTS_WITH_MARKERS = 12  # fewer points than this are marked, so that a single
 
 
 class Chart(NamedTuple):
-  """A drawn figure: its heading, the picture's address, and what it says in words."""
+  """A drawn figure: its heading, the picture as SVG, and what it says in words."""
 
   title: str
-  uri: str
+  svg: str
   alt: str
   wide: bool = False  # takes the room of two
+
+  @property
+  def uri(self) -> str:
+    """The picture's `data:` address."""
+    return data_uri("image/svg+xml", self.svg.encode())
+
+
+class BarSeries(NamedTuple):
+  """Bars of one kind, one for each group of a chart; NaN is not drawn."""
+
+  name: str
+  values: np.ndarray  # [n] float64
+  errors: np.ndarray  # [n] float64, half the length of the error bar
+  published: np.ndarray  # [n] float64, NaN where nothing was
 
 
 class Curve(NamedTuple):
@@ -93,13 +113,13 @@ def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
     axes.set_xticks(_marked_ranks(max(len(row.cmc) for row in rows)))
     if len(rows) > 1:
       axes.legend(loc="lower right")
-    uri = _svg_uri(figure)
+    svg = _svg(figure)
   alt = "; ".join(
     f"{row.name}: {100 * row.cmc[0]:.1f} % at rank 1, {100 * row.cmc[-1]:.1f} % at rank "
     f"{len(row.cmc)}"
     for row in rows
   )
-  return Chart("Cumulative matching characteristic", uri, f"CMC curves. {alt}.")
+  return Chart("Cumulative matching characteristic", svg, f"CMC curves. {alt}.")
 
 
 def distance_chart(distances: PairDistances, operating_points: Sequence[OperatingPoint]) -> Chart:
@@ -122,13 +142,71 @@ def distance_chart(distances: PairDistances, operating_points: Sequence[Operatin
     axes.set(xlabel=distances.unit, ylabel="pairs in a bin (%)", ylim=(0, None))
     axes.set_xlim(*_occupied_range(distances))
     figure.legend(loc="outside lower center", ncols=2)
-    uri = _svg_uri(figure)
+    svg = _svg(figure)
   alt = (
     f"Histograms of {distances.unit}: the median is near "
     f"{_median(distances.genuine, distances.edges):.3g} for genuine pairs and near "
     f"{_median(distances.impostor, distances.edges):.3g} for impostor pairs."
   )
-  return Chart("Genuine and impostor distances", uri, alt)
+  return Chart("Genuine and impostor distances", svg, alt)
+
+
+def bar_chart(title: str, axis: str, groups: Sequence[str], series: Sequence[BarSeries]) -> Chart:
+  """Draws lying bars with error bars, those of a group together, from top to bottom.
+
+  Published values have axes of their own beside, with their own scale: of runs that are far from
+  them, differences would not be seen otherwise.
+
+  Args:
+    title: of the chart.
+    axis: what the bars measure.
+    groups: n names.
+    series: kinds of bars, each with n values.
+  """
+  has_published = any(np.isfinite(bars.published).any() for bars in series)
+  height = 1.0 + _BAR_INCHES * (1 + len(groups) * (1 + len(series)))
+  with matplotlib.rc_context(_RC):
+    figure = Figure(figsize=(_WIDE_INCHES[0], height), layout="constrained")
+    ours, *theirs = np.atleast_1d(figure.subplots(1, 1 + has_published, sharey=True))
+    ours.set_xlabel(axis)
+    _draw_bars(ours, [(bars.name, bars.values, bars.errors) for bars in series])
+    for axes in theirs:
+      _draw_bars(axes, [(None, bars.published, None) for bars in series])
+      axes.set(xlabel=axis, title="published")
+      ours.set_title("these runs")
+    lines = [textwrap.fill(name.replace("_", " "), _LABEL_LETTERS) for name in groups]
+    ours.set_yticks(range(len(groups)), lines)
+    ours.set_ylim(len(groups) - 0.5, -0.5)
+    figure.legend(loc="outside lower center", ncols=4)
+    svg = _svg(figure)
+  return Chart(title, svg, f"Bars of {axis}. {_bars_in_words(groups, series)}.")
+
+
+def _draw_bars(
+  axes: Axes, series: Sequence[tuple[str | None, np.ndarray, np.ndarray | None]]
+) -> None:
+  """Draws bars, each kind given by its name, its values and its errors."""
+  thickness = 0.8 / len(series)
+  for index, (name, values, errors) in enumerate(series):
+    at = np.arange(len(values)) + thickness * (index - (len(series) - 1) / 2)
+    axes.barh(
+      at, values, thickness * 0.9, xerr=errors, color=_line_style(index)[0], label=name,
+      hatch=_HATCHES[index % len(_HATCHES)], edgecolor=_HATCH_COLOUR, linewidth=0,
+      error_kw={"ecolor": _INK, "capsize": 3, "elinewidth": 1.2},
+    )  # fmt: skip
+  axes.set_xlim(0, None)
+  axes.xaxis.set_major_locator(MaxNLocator(5))
+  axes.tick_params(axis="y", length=0)
+  axes.grid(visible=False, axis="y")
+
+
+def _bars_in_words(groups: Sequence[str], series: Sequence[BarSeries]) -> str:
+  return "; ".join(
+    f"{group}, {bars.name}: {value:.1f}" + (f" ± {error:.1f}" if np.isfinite(error) else "")
+    for bars in series
+    for group, value, error in zip(groups, bars.values, bars.errors)
+    if np.isfinite(value)
+  )
 
 
 def training_chart(panel: Panel) -> Chart:
@@ -153,12 +231,12 @@ def training_chart(panel: Panel) -> Chart:
       figure.legend(loc="outside right upper")
     elif len(panel.curves) > 1:
       axes.legend()
-    uri = _svg_uri(figure)
+    svg = _svg(figure)
   alt = "; ".join(
     f"{curve.name} {curve.y[0]:.4g} at {curve.x[0]:g}, {curve.y[-1]:.4g} at {curve.x[-1]:g}"
     for curve in panel.curves
   )
-  return Chart(panel.title, uri, f"Against the {panel.axis}: {alt}.", wide)
+  return Chart(panel.title, svg, f"Against the {panel.axis}: {alt}.", wide)
 
 
 def training_panels(log: Sequence[Mapping[str, float]]) -> tuple[Panel, ...]:
@@ -263,11 +341,11 @@ def _new_figure(size_inches: tuple[float, float]) -> tuple[Figure, Axes]:
   return figure, figure.add_subplot()
 
 
-def _svg_uri(figure: Figure) -> str:
+def _svg(figure: Figure) -> str:
   buffer = io.StringIO()
   no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
   figure.savefig(buffer, format="svg", metadata=no_metadata)
   svg = buffer.getvalue()
   svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
   opening, body = svg.split(">", 1)
-  return data_uri("image/svg+xml", f"{opening}>{_SCHEME_STYLE}{body}".encode())
+  return f"{opening}>{_SCHEME_STYLE}{body}"

@@ -1,0 +1,58 @@
+r"""Compares evaluated runs with one another and with the published numbers of their data set.
+
+  python -m magnifier_jax.tools.compare runs/cuhk03 runs/cuhk03_seed1
+  python -m magnifier_jax.tools.compare runs/ablation/*/seed* --write=table.md --write=table.html
+
+Runs that differ in nothing but the seed become one row: mean ± sample standard deviation. Runs on
+different data sets come in tables of their own. The formats of --write are Markdown, JSON, a page
+with bar charts (.html) and the bar chart alone (.svg).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnifier_jax.comparison import compare
+from magnifier_jax.comparison_files import check_suffix, write_comparison
+from magnifier_jax.comparison_tables import as_text
+from magnifier_jax.errors import UserError
+
+
+def main(argv: Sequence[str]) -> str:
+  """Compares as the arguments say; returns the tables."""
+  parser = argparse.ArgumentParser(
+    prog="python -m magnifier_jax.tools.compare",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="of a run that was evaluated")
+  parser.add_argument(
+    "--write",
+    action="append",
+    default=[],
+    metavar="FILE",
+    help="write the comparison to a .md, .json, .html or .svg file; may be repeated",
+  )
+  options = parser.parse_args(argv)
+  files = [Path(file) for file in options.write]
+  for file in files:
+    check_suffix(file)
+  comparisons = compare([Path(workdir) for workdir in options.workdirs])
+  for file in files:
+    write_comparison(comparisons, file)
+  return "\n".join([as_text(comparisons), *(f"written: {file}" for file in files)])
+
+
+def cli() -> None:
+  """Entry point."""
+  try:
+    print(main(sys.argv[1:]))
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+  cli()
