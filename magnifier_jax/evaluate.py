@@ -1,7 +1,7 @@
 """Embeds the test people of a data set, on all devices."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
-from magnifier_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
 from magnifier_jax.evaluation.ranking import Identities
 from magnifier_jax.metrics_log import Progress, say
 from magnifier_jax.network import Network, Tree
+
+if TYPE_CHECKING:
+  from magnifier_jax.data.pipeline import EvaluationBatch
 
 _PROGRESS_IMAGES = 2000  # images between two lines of progress
 
@@ -93,7 +95,10 @@ class Evaluator:
       report,
     )
 
-  def _batches(self, split: ReidSplit) -> Iterator[EvaluationBatch]:
+  def _batches(self, split: ReidSplit) -> Iterator["EvaluationBatch"]:
+    # Not above: embeddings from a file are evaluated without TensorFlow.
+    from magnifier_jax.data.pipeline import evaluation_batches
+
     batches = evaluation_batches(split, self._config, jax.process_index(), jax.process_count())
     return mesh_lib.prefetch(batches, self._mesh)
 
@@ -110,7 +115,7 @@ def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
     output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
     return {name: value.astype(jnp.float32) for name, value in output.embeddings().items()}
 
-  def embed_batch(params: Tree, batch_stats: Tree, batch: EvaluationBatch) -> EmbeddedBatch:
+  def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:
     branches = embed_images(params, batch_stats, batch.image)
     if flip:
       mirrored = embed_images(params, batch_stats, batch.image[:, :, ::-1])

@@ -23,7 +23,6 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
-from magnifier_jax.evaluation.report import write_report
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
 from magnifier_jax.metrics_log import say
 from magnifier_jax.run_report import report_data
@@ -81,6 +80,8 @@ def publish(
   # Every process takes part in predicting the parts; one writes.
   data = report_data(config, workdir, dataset, evaluator, state, embeddings, results)
   if jax.process_index() == 0:
+    from magnifier_jax.evaluation.report import write_report  # Matplotlib: not before it is needed
+
     path = workdir / "report.html"
     write_report(path, data)
     say(f"report: {path}")

@@ -57,6 +57,7 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path):
       "mesh",
       "optimizer",
       "checkpoints",
+      "evaluate_run",  # of saved embeddings
       "interop.initialization",
       "evaluation.embedding",
       "evaluation.ranking",
