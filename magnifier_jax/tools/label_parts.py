@@ -122,13 +122,13 @@ def _onnx_labeller(options: argparse.Namespace) -> PartLabeller:
     Path(options.model),
     find_class_map(options.classes),
     OnnxOptions(
-      options.input_size,
-      options.mean,
-      options.std,
-      options.channel_order,
-      options.fit,
-      options.resize,
-      options.output,
+      input_size_hw=options.input_size,
+      pixel_mean=options.mean,
+      pixel_std=options.std,
+      channel_order=options.channel_order,
+      fit=options.fit,
+      resize=options.resize,
+      output=options.output,
     ),
   )
 
@@ -157,6 +157,12 @@ _LABELLERS = {
   "network": _network_labeller,
   "files": _file_labeller,
 }
+
+
+def _count(text: str) -> int:
+  if not text.isdecimal():
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+  return int(text)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -201,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   network.add_argument(
     "--share_steps",
-    type=int,
+    type=_count,
     default=3,
     metavar="N",
     help="steps in which the share of each part is estimated on an image; 0 takes them for equal "
@@ -235,7 +241,7 @@ def _shared_options() -> argparse.ArgumentParser:
   add("--overwrite", action="store_true", help="replace labels given or made otherwise")
   add(
     "--sample",
-    type=int,
+    type=_count,
     default=0,
     metavar="N",
     help="label N images of each split only, evenly spaced, to try a method",

@@ -1,14 +1,18 @@
 """Part labels from networks in ONNX that are built here: a class is a primary colour."""
 
 import hashlib
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from magnifier_jax.part_labelling.class_maps import ClassMap
+from magnifier_jax.part_labelling.class_maps import ClassMap, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError, PersonImage
 from magnifier_jax.part_labelling.onnx_parser import OnnxLabeller, OnnxOptions
+from magnifier_jax.tools import label_parts
+from tests.data.noise_tree import write_tree
 
 onnx = pytest.importorskip("onnx", reason="networks are built with onnx")
 pytest.importorskip("onnxruntime", reason="the parser needs onnxruntime")
@@ -142,6 +146,34 @@ def test_the_method_says_which_file_and_how(tmp_path):
   )
   assert method.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
   assert method.digest == same.digest != other.digest
+
+
+def test_options_of_the_command_line_reach_the_network(tmp_path, repository):
+  write_tree(tmp_path, train_images=(2,))
+  shutil.rmtree(tmp_path / "cuhk03-np_ps_label")
+  model = _write_network(tmp_path / "parser.onnx", ("n", 3, "h", "w"), edges_first=True)
+  classes = tmp_path / "classes.yaml"
+  classes.write_text("0: torso\n1: head\n2: torso\n3: foot\n")
+  options = OnnxOptions(
+    input_size_hw=(64, 48),
+    pixel_mean=(1.0, 2.0, 3.0),
+    pixel_std=(4.0, 5.0, 6.5),
+    channel_order="bgr",
+    fit="stretch",
+    resize="nearest",
+    output="scores",
+  )
+  arguments = [f"--config={repository / 'configs' / 'cuhk03.py'}"]
+  arguments += [f"--config.data.manual_dir={tmp_path}", f"--model={model}", f"--classes={classes}"]
+  arguments += ["--input_size=64x48", "--mean=1,2,3", "--std=4,5,6.5", "--channel_order=bgr"]
+  arguments += ["--fit=stretch", "--resize=nearest", "--output=scores"]
+  assert label_parts.main(["onnx", *arguments]) == 0
+  folder = tmp_path / "cuhk03-np_ps_label"
+  assert len(list(folder.rglob("*.png"))) == 2
+  line = json.loads((folder / "label_parts.jsonl").read_text().splitlines()[0])
+  expected = OnnxLabeller(model, find_class_map(str(classes)), options).method
+  assert line["options"] == json.loads(json.dumps(expected.options))
+  assert line["method"] == expected.digest
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_a_missing_onnxruntime_is_named(root: Path, monkeypatch):
     label_parts.main(_arguments(root, "onnx", "--model=parser.onnx", "--classes=lip"))
 
 
-@pytest.mark.parametrize("option", ["--input_size=473", "--mean=1,2"])
+@pytest.mark.parametrize("option", ["--input_size=473", "--mean=1,2", "--sample=-1"])
 def test_options_that_cannot_be_read_are_named(root: Path, option: str, capsys):
   with pytest.raises(SystemExit):
     label_parts.main(_arguments(root, "onnx", "--model=x.onnx", "--classes=lip", option))
