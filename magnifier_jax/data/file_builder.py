@@ -189,6 +189,6 @@ def find_folder(manual_dir: Path, names: Sequence[str]) -> Path:
 def _missing_part_labels(source: FileSource, how_many: str = "") -> SourceError:
   return SourceError(
     f"{source.image.file}: part labels missing{how_many}; looked for {source.part_labels_place} "
-    "and for .npy arrays in segmentation/. Make them (python -m magnifier_jax.tools.label_parts), or "
+    "and for .npy arrays in segmentation/. Make them with magnifier_jax.tools.label_parts, or "
     "set config.data.missing_part_labels to 'background' or 'bands'"
   )
