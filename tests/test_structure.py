@@ -57,7 +57,6 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path):
       "mesh",
       "optimizer",
       "checkpoints",
-      "evaluate_run",  # of saved embeddings
       "interop.initialization",
       "evaluation.embedding",
       "evaluation.ranking",
@@ -69,4 +68,9 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path):
     f"import sys, {', '.join(modules)}\n"
     "sys.exit(any(name.split('.')[0].startswith('tensorflow') for name in sys.modules))"
   )
+  subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)
+
+
+def test_saved_embeddings_are_evaluated_without_tensorflow(repository: Path):
+  program = "import sys, magnifier_jax.evaluate_run; sys.exit('tensorflow' in sys.modules)"
   subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)

@@ -5,11 +5,9 @@ Import `tf` from here, never directly.
 
 import os
 
-# All are read once, when TensorFlow is imported.
+# Both are read once, when TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-# Its Keras would come along, and Matplotlib with that: a third of the import's time.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import tensorflow as tf
 
