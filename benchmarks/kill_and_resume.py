@@ -51,6 +51,7 @@ _SCHEDULE = (
 )
 _STARTED = "steps to go"  # in the line before the first step
 _SECONDS_TO_START = 300
+_REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +73,37 @@ class Moment:
 
 
 class TrainingProcess:
-  """`python -m magnifier_jax.main` in a process, whose lines are kept."""
+  """`python -m magnifier_jax.main` in a process, whose lines are kept.
 
-  def __init__(self, arguments: Sequence[str], workdir: Path):
+  Args:
+    arguments: of main.
+    workdir: of the run.
+    launcher: command that starts it.
+  """
+
+  def __init__(self, arguments: Sequence[str], workdir: Path, launcher: Sequence[str] = ()):
     self.workdir = workdir
     self.lines: list[str] = []
     self._started = threading.Event()
     command = [sys.executable, "-m", "magnifier_jax.main", *arguments, f"--workdir={workdir}"]
     self._process = subprocess.Popen(
-      command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+      [*launcher, *command],
+      cwd=_REPOSITORY,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
     )
     self._reader = threading.Thread(target=self._read)
     self._reader.start()
+
+  @property
+  def id(self) -> int:
+    """Of the process."""
+    return self._process.pid
+
+  def is_running(self) -> bool:
+    """Whether it has not ended yet."""
+    return self._process.poll() is None
 
   def finish(self) -> int:
     """Waits for its end; returns the exit code, negative for a signal."""
@@ -94,7 +114,7 @@ class TrainingProcess:
   def end_at(self, moment: Moment) -> int:
     """Sends a signal at a moment, or lets the run end before; returns the exit code."""
     self._started.wait(_SECONDS_TO_START)
-    while moment.in_save and self._process.poll() is None and not self._is_saving():
+    while moment.in_save and self.is_running() and not self._is_saving():
       time.sleep(0.002)
     time.sleep(moment.seconds)
     self._process.send_signal(moment.signal)

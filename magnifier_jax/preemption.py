@@ -71,13 +71,15 @@ class Preemption:
   def release(self, finish_saving: Callable[[], None]) -> None:
     """From now on everything is saved, or on its way: SIGTERM ends the process.
 
+    So does one that came before, unless the processes have agreed on it: then the loop leaves.
+
     Args:
       finish_saving: returns when what is on its way has arrived.
     """
     with self._lock:
       self._unsaved = False
       self._finish_saving = finish_saving
-      if self._received:
+      if self._received and not self.agreed:
         self._leave_when_saved()
 
   def poll(self) -> bool:

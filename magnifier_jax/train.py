@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.checkpoints import (
@@ -170,6 +171,9 @@ class _Run:
     if self.preemption.agreed:
       self.checkpoints.close()
       self.log.close()
+      # A launcher ends the others as soon as one has left, which would be their second SIGTERM.
+      multihost_utils.sync_global_devices("saved because of SIGTERM")
+      self.preemption.release(self.checkpoints.wait)
       raise Preempted(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from it")
     self.preemption.release(self.checkpoints.wait)
 
