@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate, evaluate_run
+from magnifier_jax import evaluate
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax import train as train_lib
 from magnifier_jax.config_argument import load_config
+from magnifier_jax.evaluation import report
 
 from .noise_tree import write_images
 
@@ -54,7 +55,7 @@ def compiled_once() -> Iterator[None]:
     patch.setattr(mesh_lib, "data_mesh", lambda devices=None: mesh)
     patch.setattr(train_lib, "create_trainer", _once(train_lib.create_trainer))
     patch.setattr(evaluate, "_compiled_embedding", _once(evaluate._compiled_embedding))
-    patch.setattr(evaluate_run, "write_report", lambda path, data: None)  # figures take long
+    patch.setattr(report, "write_report", lambda path, data: None)  # figures take long
     yield
 
 
