@@ -20,10 +20,10 @@ _MODEL_VARIABLE = "POSE_MODEL"  # MediaPipe's wheel, or pose_landmark_*.tflite
 _MEMBER = "mediapipe/modules/pose_landmark/pose_landmark_lite.tflite"
 
 
-def _write_network(file: Path, score: float = 1.0) -> Path:
+def _write_network(file: Path, score: float = 1.0, radius: float = 50) -> Path:
   """Writes a network that sees the standing person wherever it looks, 200 pixels tall."""
   points = np.concatenate(
-    [standing_person.pose().points_xy, [(20, 50), (20, 0)], np.zeros((4, 2))]
+    [standing_person.pose().points_xy, [(20, 50), (20, 50 - radius)], np.zeros((4, 2))]
   )  # the middle of the hips, a point on the circle around the person, what is of no use here
   landmarks = np.zeros((39, 5), np.float32)
   landmarks[:, :2] = 2 * points + [_SIDE / 2 - 40, _SIDE / 2 - 100]
@@ -60,6 +60,17 @@ def test_what_the_network_sees_is_brought_back_to_the_image(network: Path):
   assert parts.shape == expected.shape
   assert (parts == expected).mean() > 0.9
   assert set(np.unique(parts)) == set(range(8))
+
+
+def test_the_second_look_is_at_the_circle_that_the_first_one_found(tmp_path):
+  model = _write_network(tmp_path / "half.tflite", radius=25)
+  parts = _label(model, np.zeros((*standing_person.SIZE_HW, 3), np.uint8))
+  rows, columns = np.nonzero(parts)
+  person_rows, person_columns = np.nonzero(standing_person.mask())
+  # The square has half the side, so whoever fills it as before is half as tall and wide.
+  assert np.ptp(rows) / np.ptp(person_rows) == pytest.approx(0.5, abs=0.06)
+  assert np.ptp(columns) / np.ptp(person_columns) == pytest.approx(0.5, abs=0.06)
+  assert rows.mean() == pytest.approx(50, abs=3)
 
 
 def test_a_network_inside_a_wheel_is_found(network: Path, tmp_path):
