@@ -1,6 +1,8 @@
 """Whole runs on noise images: repeatable, resumable, and safe when something breaks."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
 from magnifier_jax.mesh import DeviceError
 from magnifier_jax.metrics_log import read_records
+from magnifier_jax.preemption import Preempted, Preemption
 from magnifier_jax.train import DivergenceError, train
 from magnifier_jax.train_step import TrainState
 
@@ -109,6 +112,60 @@ def test_resumed_run_equals_an_uninterrupted_one(
   train(make_config(training__num_epochs=1), tmp_path)
   train(make_config(), tmp_path)
   assert losses(tmp_path) == losses(finished)
+  assert_same_bits(arrays(tmp_path), arrays(finished))
+
+
+class PreemptedAfter(Preemption):
+  """Asks to save and leave after some updates."""
+
+  def __init__(self, updates: int):
+    super().__init__()
+    self._left = updates
+
+  def poll(self) -> bool:
+    self._left -= 1
+    self.agreed = self._left == 0
+    return self.agreed
+
+
+def records(workdir: Path) -> list[dict[str, float]]:
+  """Everything in `metrics.jsonl` that does not depend on the clock."""
+  return [
+    {name: value for name, value in record.items() if name != "images_per_second"}
+    for record in read_records(workdir)
+  ]
+
+
+def test_preempted_run_goes_on_from_exactly_that_step(
+  finished: Path, make_config: MakeConfig, tmp_path: Path
+):
+  # Step 2 is the end of an epoch, whose evaluation is made up for; step 3 is within one.
+  with pytest.raises(Preempted, match="step 2 is saved; the same command goes on"):
+    train(make_config(), tmp_path, PreemptedAfter(2))
+  assert Checkpoints(tmp_path, read_only=True).metrics(2) is None
+  with pytest.raises(Preempted, match="step 3 is saved"):
+    train(make_config(), tmp_path, PreemptedAfter(1))
+  assert arrays(tmp_path)["step"] == 3
+  evaluate_run(make_config(), tmp_path)
+  assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 3
+  train(make_config(), tmp_path)
+  assert records(tmp_path) == records(finished)
+  assert_same_bits(arrays(tmp_path), arrays(finished))
+
+
+def test_run_goes_on_from_before_a_damaged_checkpoint(
+  finished: Path, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  newest = tmp_path / "checkpoints" / "4"
+  largest = max((newest / "state").rglob("*"), key=lambda path: path.stat().st_size)
+  os.truncate(largest, largest.stat().st_size // 2)
+  train(make_config(), tmp_path)
+  said = capsys.readouterr().out
+  assert "checkpoint of step 4 is damaged and skipped" in said
+  assert "resuming from step 2" in said
+  assert (tmp_path / "checkpoints" / "4.damaged").is_dir()
+  assert records(tmp_path) == records(finished)
   assert_same_bits(arrays(tmp_path), arrays(finished))
 
 
