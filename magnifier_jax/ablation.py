@@ -124,8 +124,10 @@ class Ablation:
     if not workdirs:
       return None
     comparisons = compare(workdirs)
-    # Variants may be of several data sets, and a picture shows one.
-    suffixes = [suffix for suffix in SUFFIXES if suffix != ".svg" or len(comparisons) == 1]
+    suffixes = list(SUFFIXES)
+    if len(comparisons) > 1:
+      suffixes.remove(".svg")  # it shows one test set; the one that is there is of fewer runs
+      (self._output / "comparison.svg").unlink(missing_ok=True)
     for suffix in suffixes:
       write_comparison(comparisons, self._output / f"comparison{suffix}")
     return f"{as_text(comparisons)}\nwritten: {self._output}/comparison{{{','.join(suffixes)}}}"

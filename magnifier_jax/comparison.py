@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from magnifier_jax.checkpoints import FREE_FIELDS, Checkpoints
 from magnifier_jax.config import PublishedResult
 from magnifier_jax.errors import UserError
+from magnifier_jax.interop.workdir_weights import ORIGIN
 from magnifier_jax.metrics_log import read_records
 from magnifier_jax.reference_settings import differences_from_reference, leaves, published_row
 
@@ -49,6 +50,7 @@ class RunResult:
     steps_per_epoch: of its training; None where nothing was trained.
     rows: {row: {metric: fraction}}; the whole embedding is 'all'.
     untrained: {metric: fraction} of the whole embedding before the first update, if measured.
+    initial_weights: where its weights came from, with the SHA-256 of a file; None if drawn.
   """
 
   workdir: Path
@@ -57,6 +59,7 @@ class RunResult:
   steps_per_epoch: int | None
   rows: Mapping[str, Mapping[str, float]]
   untrained: Mapping[str, float] | None
+  initial_weights: Mapping[str, Any] | None
 
   @property
   def seed(self) -> int:
@@ -203,6 +206,7 @@ def read_run(workdir: Path) -> RunResult:
     record.get("steps_per_epoch") or None,
     rows,
     _untrained(workdir),
+    _initial_weights(workdir),
   )
 
 
@@ -244,6 +248,11 @@ def _untrained(workdir: Path) -> Mapping[str, float] | None:
         if name.startswith("eval/")
       }
   return None
+
+
+def _initial_weights(workdir: Path) -> Mapping[str, Any] | None:
+  path = workdir / ORIGIN
+  return _read_json(path, "") if path.exists() else None
 
 
 def _test_set(config: Mapping[str, Any]) -> str:

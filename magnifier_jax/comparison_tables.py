@@ -165,6 +165,7 @@ def _group_values(group: Group) -> dict[str, Any]:
     "name": group.name,
     "seeds": list(group.seeds),
     "workdirs": [str(run.workdir) for run in group.runs],
+    "initial_weights": [run.initial_weights for run in group.runs],
     "updates": group.step,
     "results": {
       row: {

@@ -45,17 +45,19 @@ def run_training(arguments: Sequence[str], log: Path, on_line: Callable[[str], N
         on_line(line.rstrip("\n"))
       return process.wait()
     except BaseException:
-      _stop(process)
+      file.write(_stop(process))
       raise
     finally:
       process.stdout.close()
 
 
-def _stop(process: subprocess.Popen) -> None:
-  """Ends a process and what it started; kindly at first."""
+def _stop(process: subprocess.Popen) -> str:
+  """Ends a process, kindly at first; returns the last that it printed."""
   process.terminate()
   try:
-    process.communicate(timeout=_SECONDS_TO_STOP)  # reads on, or a full pipe would hold it up
+    # It reads on, or a full pipe would hold the process up.
+    last, _ = process.communicate(timeout=_SECONDS_TO_STOP)
   except subprocess.TimeoutExpired:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, signal.SIGKILL)  # and what it started: the session is its own
+    last, _ = process.communicate()
+  return last

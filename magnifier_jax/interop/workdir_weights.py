@@ -25,7 +25,7 @@ from magnifier_jax.network import Network, Tree
 from magnifier_jax.optimizer import adam_with_l2
 from magnifier_jax.train_step import TrainState, create_trainer
 
-_ORIGIN = "initial_weights.json"
+ORIGIN = "initial_weights.json"
 
 
 class WorkdirWeights(NamedTuple):
@@ -127,4 +127,4 @@ def write_origin(workdir: Path, origin: Mapping[str, Any]) -> None:
   """Writes down beside the checkpoints where their weights came from."""
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / _ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
+    (workdir / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
