@@ -294,10 +294,12 @@ def test_command_ends_cleanly(repository: Path, tmp_path: Path, number: int, cod
   assert (process.returncode, "Traceback" in errors) == (code, False)
 
 
+@pytest.mark.slow
 def test_a_real_run(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   """One epoch of two updates on noise, in a process of its own; once more, it is finished."""
   monkeypatch.chdir(repository)
   monkeypatch.setenv("XLA_FLAGS", "")  # one device
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "xla"))
   write_tree(tmp_path, train_images=(2, 2), test_people=2)
   arguments = [
     f"--config={SMALL}",
