@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from configs.cuhk03 import get_config
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.disk_space import DiskFullError
 from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
 from magnifier_jax.mesh import DeviceError
 from magnifier_jax.metrics_log import read_records
@@ -167,6 +169,33 @@ def test_run_goes_on_from_before_a_damaged_checkpoint(
   assert (tmp_path / "checkpoints" / "4.damaged").is_dir()
   assert records(tmp_path) == records(finished)
   assert_same_bits(arrays(tmp_path), arrays(finished))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+  """A file system with room for one checkpoint of the tiny run."""
+  folder = tmp_path / "disk"
+  folder.mkdir()
+  command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
+  if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+    pytest.skip("mounting a tmpfs is not permitted here")
+  yield folder
+  subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+# Orbax's writer thread outlives the event loop of the save that failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_full_disk_is_said_and_the_earlier_checkpoint_stays(
+  finished: Path, make_config: MakeConfig, small_disk: Path
+):
+  with pytest.raises(DiskFullError, match=r"disk: No space left on device; free some space"):
+    train(make_config(), small_disk)
+  checkpoints = Checkpoints(small_disk, read_only=True)
+  assert checkpoints.intact_step() == 2
+  subprocess.run(["mount", "-o", "remount,size=600m", str(small_disk)], check=True)
+  train(make_config(), small_disk)
+  assert records(small_disk) == records(finished)
+  assert_same_bits(arrays(small_disk), arrays(finished))
 
 
 def test_another_seed_gives_another_run(finished: Path, make_config: MakeConfig, tmp_path: Path):
