@@ -36,6 +36,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
   folder = tmp_path_factory.mktemp("runs")
   write_images(folder / "images" / "my_images")
   with pytest.MonkeyPatch.context() as patch:
+    patch.delenv("XLA_FLAGS", raising=False)  # one device
     patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compilations"))
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
