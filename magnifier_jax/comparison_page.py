@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 
 from magnifier_jax.comparison import WHOLE, Comparison, Group, Statistic
 from magnifier_jax.comparison_tables import METRICS, conventions, switches, tables
 from magnifier_jax.evaluation.report_figures import BarSeries, Chart, bar_chart
+from magnifier_jax.html_templates import template_environment
 
 
 def accuracy_chart(comparison: Comparison) -> Chart:
@@ -58,18 +58,7 @@ def _statistic(group: Group, row: str, metric: str) -> Statistic:
 
 def render_page(comparisons: Sequence[Comparison]) -> str:
   """Returns the comparison as one HTML page that asks for nothing outside itself."""
-  environment = jinja2.Environment(
-    loader=jinja2.ChoiceLoader(
-      [
-        jinja2.PackageLoader("magnifier_jax.tools"),
-        jinja2.PackageLoader("magnifier_jax.evaluation"),
-      ]
-    ),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
+  environment = template_environment("magnifier_jax.tools", "magnifier_jax.evaluation")
   test_sets = [
     {
       "comparison": comparison,

@@ -15,6 +15,7 @@ import jinja2
 from magnifier_jax.config import PublishedResult
 from magnifier_jax.evaluation import report_figures, report_pictures
 from magnifier_jax.evaluation.report_data import ReportData, ReportError, ResultRow
+from magnifier_jax.html_templates import template_environment
 
 _METRICS = {
   "rank1": "rank 1",
@@ -82,13 +83,7 @@ def render_report(data: ReportData) -> str:
 
 
 def _environment() -> jinja2.Environment:
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("magnifier_jax.evaluation"),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
+  environment = template_environment("magnifier_jax.evaluation")
   environment.filters |= {
     "percent": _percent,
     "difference": _difference,

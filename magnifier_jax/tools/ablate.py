@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.ablation import Ablation, AblationError, PlannedRun, plan
-from magnifier_jax.errors import UserError
 from magnifier_jax.reference_settings import REFERENCE_ROWS
+from magnifier_jax.tools.program import make_parser, run_tool
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,12 +72,7 @@ def _notes(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m magnifier_jax.tools.ablate",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("ablate", __doc__)
   add = parser.add_argument
   add(
     "--config",
@@ -114,14 +109,7 @@ def cli() -> None:
   signal.signal(signal.SIGTERM, _end)  # as an exception it stops the run first
   # A shell in the background leaves Ctrl-C ignored; a `kill -INT` is to work there too.
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-  except KeyboardInterrupt:
-    print("\ninterrupted; the same command goes on where this one stopped", file=sys.stderr)
-    sys.exit(130)
+  run_tool(main, "interrupted; the same command goes on where this one stopped")
 
 
 if __name__ == "__main__":

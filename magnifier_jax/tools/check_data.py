@@ -7,14 +7,11 @@ part labels; it shows photographs, so it belongs with the data. Exit code 0: one
 are faults that would stop training. 2: the command or the config is wrong.
 """
 
-import argparse
 import io
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from absl import logging
 from PIL import Image
@@ -27,8 +24,10 @@ from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation import report_pictures
+from magnifier_jax.html_templates import template_environment
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
+from magnifier_jax.tools.program import make_parser, run_tool
 
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels
@@ -159,19 +158,8 @@ def _render(
   config: DataConfig, builder: FileReidBuilder, result: Inspection, makers: Sequence[str]
 ) -> str:
   """Returns the page as HTML that needs no other file."""
-  environment = jinja2.Environment(
-    # The page looks like the report of a run.
-    loader=jinja2.ChoiceLoader(
-      [
-        jinja2.PackageLoader("magnifier_jax.tools"),
-        jinja2.PackageLoader("magnifier_jax.evaluation"),
-      ]
-    ),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
+  # The page looks like the report of a run.
+  environment = template_environment("magnifier_jax.tools", "magnifier_jax.evaluation")
   environment.filters |= {
     "photograph": report_pictures.photograph_uri,
     "paint": report_pictures.paint_parts,
@@ -210,12 +198,7 @@ def _sample(builder: FileReidBuilder, source: FileSource) -> Sample:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
-  parser = argparse.ArgumentParser(
-    prog="python -m magnifier_jax.tools.check_data",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("check_data", __doc__)
   parser.add_argument(
     "--config",
     required=True,
@@ -233,11 +216,7 @@ def main(argv: Sequence[str]) -> int:
 def cli() -> None:
   """Entry point."""
   logging.set_verbosity(logging.WARNING)
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  run_tool(main)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,18 @@ different data sets come in tables of their own. The formats of --write are Mark
 with bar charts (.html) and the bar chart alone (.svg).
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison import compare
 from magnifier_jax.comparison_files import check_suffix, write_comparison
 from magnifier_jax.comparison_tables import as_text
-from magnifier_jax.errors import UserError
+from magnifier_jax.tools.program import make_parser, run_tool
 
 
 def main(argv: Sequence[str]) -> str:
   """Compares as the arguments say; returns the tables."""
-  parser = argparse.ArgumentParser(
-    prog="python -m magnifier_jax.tools.compare",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("compare", __doc__)
   parser.add_argument("workdirs", nargs="+", metavar="WORKDIR", help="of a run that was evaluated")
   parser.add_argument(
     "--write",
@@ -47,11 +40,7 @@ def main(argv: Sequence[str]) -> str:
 
 def cli() -> None:
   """Entry point."""
-  try:
-    print(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  run_tool(main)
 
 
 if __name__ == "__main__":

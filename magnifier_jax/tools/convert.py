@@ -10,7 +10,6 @@ Names and layouts in files are those of the authors' network. A converted workdi
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from absl import logging
@@ -18,6 +17,7 @@ from absl import logging
 from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
+from magnifier_jax.tools.program import make_parser, run_tool
 
 
 class ConvertError(UserError):
@@ -93,12 +93,7 @@ def main(argv: list[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m magnifier_jax.tools.convert",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("convert", __doc__)
   add = parser.add_argument
   add("--from", dest="source", required=True, metavar="PATH", help="a file of weights or a workdir")
   add("--to", dest="target", required=True, metavar="PATH", help="a workdir or a file of weights")
@@ -119,11 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 def cli() -> None:
   """Entry point."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns that what is opened for reading is read-only
-  try:
-    print(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+  run_tool(main)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Exit code 0: every image has labels. 1: some have none. 2: the command or the co
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,11 +26,11 @@ from magnifier_jax.data import dataset
 from magnifier_jax.data.file_builder import FileReidBuilder
 from magnifier_jax.data.occlusion import PARTS
 from magnifier_jax.data.records import SPLITS
-from magnifier_jax.errors import UserError
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller
 from magnifier_jax.part_labelling.labelling import Coverage, LabelFolder, Place
+from magnifier_jax.tools.program import make_parser, run_tool
 
 _NAMED = 10  # images without labels that are printed a split
 
@@ -182,12 +181,7 @@ def _colour(text: str) -> tuple[float, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m magnifier_jax.tools.label_parts",
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser("label_parts", __doc__)
   methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
 
   def method(name: str, summary: str) -> argparse.ArgumentParser:
@@ -286,14 +280,7 @@ def _add_onnx_options(parser: argparse.ArgumentParser) -> None:
 def cli() -> None:
   """Entry point."""
   logging.set_verbosity(logging.ERROR)  # Orbax warns that what is opened for reading is read-only
-  try:
-    sys.exit(main(sys.argv[1:]))
-  except UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-  except KeyboardInterrupt:
-    print("interrupted; the same command goes on from here", file=sys.stderr)
-    sys.exit(130)
+  run_tool(main, "interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

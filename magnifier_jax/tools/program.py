@@ -1,0 +1,41 @@
+"""What the tools' command lines share: the parser, and what ends the process with which code."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from magnifier_jax.errors import UserError
+
+
+def make_parser(tool: str, description: str) -> argparse.ArgumentParser:
+  """Returns a parser that shows `description`, a module's docstring, line for line."""
+  return argparse.ArgumentParser(
+    prog=f"python -m magnifier_jax.tools.{tool}",
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+
+
+def run_tool(
+  main: Callable[[list[str]], int | str], when_interrupted: str = "interrupted"
+) -> NoReturn:
+  """Runs a tool on the process's arguments and ends the process.
+
+  Args:
+    main: returns an exit code, or what to print. A `UserError` becomes one line and exit code 2.
+    when_interrupted: is printed after Ctrl-C, with exit code 130.
+  """
+  try:
+    result = main(sys.argv[1:])
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print(f"\n{when_interrupted}", file=sys.stderr)
+    sys.exit(130)
+  if isinstance(result, str):
+    print(result)
+    result = 0
+  sys.exit(result)
