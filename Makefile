@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 # Compiling keeps one core busy at a time. A file stays in one process, which caches its networks.
 IN_PARALLEL := -n 2 --dist loadfile
 
-.PHONY: demo test test-fast lint requirements clean
+.PHONY: demo test test-slow requirements clean
 
 # Trains and evaluates on the built-in synthetic data set; results in runs/synthetic.
 demo: $(VENV)/installed
@@ -15,11 +15,11 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(RUN) -m pytest $(IN_PARALLEL)
-
-# Without the tests at full resolution.
-test-fast: $(VENV)/installed
 	$(RUN) -m pytest $(IN_PARALLEL) -m 'not slow'
+
+# The others: at full resolution, with several processes that are killed, on real images.
+test-slow: $(VENV)/installed
+	$(RUN) -m pytest $(IN_PARALLEL) -m slow
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'

@@ -69,7 +69,13 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
-  ("dtype", "num_devices"), [("float64", 2), ("float64", 4), ("float64", 8), ("float32", 8)]
+  ("dtype", "num_devices"),
+  [
+    ("float64", 2),
+    ("float64", 4),
+    ("float64", 8),
+    pytest.param("float32", 8, marks=pytest.mark.slow),
+  ],
 )
 def test_devices_compute_what_one_does(dtype: str, num_devices: int, manual_dir: Path):
   with jax.enable_x64(dtype == "float64"):

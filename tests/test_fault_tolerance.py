@@ -17,6 +17,8 @@ from benchmarks.kill_and_resume import (
   write_images,
 )
 
+pytestmark = pytest.mark.slow
+
 _SCHEDULE = (
   "--config.training.num_epochs=3",
   "--config.training.steps_per_epoch=4",

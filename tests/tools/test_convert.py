@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate, evaluate_run
+from magnifier_jax import evaluate_run
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.evaluate_run import load_embeddings
 from magnifier_jax.interop.initialization import initialize
@@ -196,7 +197,7 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
   monkeypatch.setattr(evaluate_run.dataset_lib, "load", lambda _: dataset)
-  monkeypatch.setattr(evaluate, "evaluation_batches", _golden_batches)
+  monkeypatch.setattr(pipeline, "evaluation_batches", _golden_batches)
   monkeypatch.setattr(evaluate_run, "publish", lambda *_: {})
   evaluate_run.evaluate_run(config, tmp_path)
 
