@@ -48,6 +48,11 @@ def main(argv: list[str], preemption: Preemption) -> None:
     raise ConfigError(f"unexpected argument {argv[1]!r}; options look like --config.field=value")
   if _CONFIG.value is None:
     raise ConfigError("--config: missing; for example --config=configs/synthetic.py")
+  if "://" in (_WORKDIR.value or ""):
+    raise ConfigError(
+      f"--workdir: {_WORKDIR.value} is not a folder; mount it, as launch/README.md says, and name "
+      "the folder"
+    )
   try:
     config = Config.from_config_dict(_CONFIG.value)
   except OSError as error:  # config_flags reports a file that is not there at its first use

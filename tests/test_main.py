@@ -19,6 +19,11 @@ def run_main(repository: Path, *arguments: str) -> subprocess.CompletedProcess:
     pytest.param(["--config=configs/nope.py"], "configs/nope.py", id="no such file"),
     pytest.param(["--config=configs/cuhk03.py:tiny"], "no variant 'tiny'; choose", id="variant"),
     pytest.param(
+      ["--config=configs/cuhk03.py", "--workdir=gs://bucket/run"],
+      "--workdir: gs://bucket/run is not a folder; mount it",
+      id="bucket",
+    ),
+    pytest.param(
       ["--config=configs/cuhk03.py", "--config.optimizer.learning_rat=1"],
       'Did you mean "learning_rate"',
       id="field",
