@@ -102,6 +102,7 @@ def test_a_run_goes_on_where_there_are_more_or_fewer_devices(
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.slow
 def test_two_processes_of_two_devices_compute_what_one_device_does(
   manual_dir: Path, repository: Path, tmp_path: Path
 ):
