@@ -11,6 +11,7 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.errors import UserError
+from magnifier_jax.host_memory import release_freed_memory
 from magnifier_jax.network import Network, Tree, create_network
 from magnifier_jax.train_step import Batch, create_trainer
 
@@ -33,7 +34,8 @@ class JaxSide(Side):
     self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
     if work.task == "train_step":
       trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
-      self._state = trainer.init(0)
+      self._state = jax.block_until_ready(trainer.init(0))
+      release_freed_memory()  # as training does
       self._step = trainer.step
     else:
       network, init = create_network(config, NUM_PEOPLE)

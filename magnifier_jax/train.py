@@ -25,6 +25,7 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
+from magnifier_jax.host_memory import release_freed_memory
 from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
 from magnifier_jax.preemption import Preempted, Preemption
@@ -94,6 +95,7 @@ class _Run:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
     state = self._restore_or_init()
     first_step = int(state.step)
+    release_freed_memory()
     _write_config(self.workdir, self.record)
     evaluated = self.checkpoints.metrics(first_step) is not None
     self.log = MetricsLog(self.workdir, first_step, evaluated)

@@ -1,0 +1,17 @@
+"""The host's memory: what the C library keeps back."""
+
+import ctypes
+import sys
+
+
+def release_freed_memory() -> None:
+  """Gives the system the memory that was freed; glibc keeps what lies between what is in use.
+
+  Making the first state of a ResNet-50 leaves 442 MB of it, beside 565 MB of state. Other C
+  libraries than glibc are left alone.
+  """
+  if sys.platform != "linux":
+    return
+  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if trim is not None:
+    trim(ctypes.c_size_t(0))
