@@ -11,9 +11,8 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.errors import UserError
-from magnifier_jax.host_memory import release_freed_memory
 from magnifier_jax.network import Network, Tree, create_network
-from magnifier_jax.train_step import Batch, create_trainer
+from magnifier_jax.train_step import Batch, compile_step, create_trainer
 
 
 class JaxSide(Side):
@@ -34,14 +33,14 @@ class JaxSide(Side):
     self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
     if work.task == "train_step":
       trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
-      self._state = jax.block_until_ready(trainer.init(0))
-      release_freed_memory()  # as training does
-      self._step = trainer.step
+      self._state = trainer.init(0)
+      self._step = compile_step(trainer, self._state, self._batch)
     else:
       network, init = create_network(config, NUM_PEOPLE)
       on_all = mesh_lib.replicated(mesh)
       self._state = jax.jit(init, out_shardings=on_all)(jax.random.key(0))
-      self._step = jax.jit(lambda trees, batch: _embed(network, *trees, batch.image))
+      embed = jax.jit(lambda trees, batch: _embed(network, *trees, batch.image))
+      self._step = embed.lower(self._state, self._batch).compile()
 
   def run(self, steps: int) -> None:
     """Does steps one after the other, and waits for the last."""
@@ -73,9 +72,6 @@ class JaxSide(Side):
 
   def trace(self, folder: Path, steps: int) -> list[OpCost]:
     """Writes a profile of steps, and returns the costs of one by kind of operation."""
-    # The profile names instructions; they are found in the program only if it is the one that ran.
-    self._step = self._step.lower(self._state, self._batch).compile()
-    self.run(1)
     with jax.profiler.trace(folder):
       self.run(steps)
     return costs_by_kind(folder, self._step.as_text(), steps)

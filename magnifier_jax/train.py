@@ -25,11 +25,17 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
-from magnifier_jax.host_memory import release_freed_memory
 from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
 from magnifier_jax.preemption import Preempted, Preemption
-from magnifier_jax.train_step import Batch, StepMetrics, Trainer, TrainState, create_trainer
+from magnifier_jax.train_step import (
+  Batch,
+  StepMetrics,
+  Trainer,
+  TrainState,
+  compile_step,
+  create_trainer,
+)
 
 
 class DivergenceError(UserError):
@@ -95,7 +101,6 @@ class _Run:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
     state = self._restore_or_init()
     first_step = int(state.step)
-    release_freed_memory()
     _write_config(self.workdir, self.record)
     evaluated = self.checkpoints.metrics(first_step) is not None
     self.log = MetricsLog(self.workdir, first_step, evaluated)
@@ -146,8 +151,10 @@ class _Run:
     progress = Progress(self.num_steps, first_step)
     in_flight: tuple[int, StepMetrics] | None = None
     global_batches = mesh_lib.prefetch((Batch(*batch) for batch in batches), self.mesh)
+    update = None
     for step, batch in enumerate(global_batches, start=first_step + 1):
-      state, metrics = self.trainer.step(state, batch)
+      update = update or compile_step(self.trainer, state, batch)
+      state, metrics = update(state, batch)
       self.preemption.hold()
       # Fetched one step late, so that the next update is already running.
       self._finish(in_flight, progress)
@@ -195,7 +202,7 @@ class _Run:
     self._check_finite(step, scalars)
     progress.update(step)
     if step == progress.first + 1:
-      progress.restart()  # the first step compiled
+      progress.restart()  # the first step has compiled
     if step % self.config.training.log_every_steps == 0 or step == self.num_steps:
       images_per_second = progress.rate * self.config.data.batch_size
       self._log_step(step, scalars, images_per_second, progress.left())

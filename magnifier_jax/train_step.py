@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from magnifier_jax import losses
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config, LossConfig
+from magnifier_jax.host_memory import release_freed_memory
 from magnifier_jax.models.magnifier_net import MagnifierNetOutput
 from magnifier_jax.models.parts import resize_nearest
 from magnifier_jax.network import Network, Tree, create_network
@@ -114,6 +115,19 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     step=jax.jit(step, in_shardings=(on_all, over_batch), out_shardings=on_all, donate_argnums=0),
     schedule=schedule,
   )
+
+
+def compile_step(
+  trainer: Trainer, state: TrainState, batch: Batch
+) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
+  """Compiles `trainer.step` for arguments like these, and gives back the memory that this took.
+
+  The C library would keep it for as long as the run lasts: a sixth of a full-size step's peak at
+  batch 8 on a CPU.
+  """
+  compiled = trainer.step.lower(state, batch).compile()
+  release_freed_memory()
+  return compiled
 
 
 def total_loss(

@@ -151,7 +151,8 @@ def test_what_a_kill_left_half_written_is_named_and_removed(
   checkpoints = Checkpoints(workdir)
   assert checkpoints.intact_step() == 4
   assert "saving of step 6 was cut short" in capsys.readouterr().out
-  checkpoints.save(make_state(8), RECORD)  # Orbax removes in the background, and waits before a save
+  # Orbax removes it in the background, and waits for that before it saves.
+  checkpoints.save(make_state(8), RECORD)
   checkpoints.close()
   assert not half.exists()
 
