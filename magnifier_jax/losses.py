@@ -48,12 +48,16 @@ def batch_hard_triplet_loss(features: jax.Array, person_id: jax.Array, margin: f
   """
   distances = pairwise_distances(_wide(features))
   same = person_id[:, None] == person_id[None, :]
-  hardest_positive = jnp.where(same, distances, -jnp.inf).max(axis=1)
+  hardest_positive = _entries(distances, jnp.where(same, distances, -jnp.inf).argmax(axis=1))
   has_negative = ~same.all(axis=1)
-  nearest_negative = jnp.where(same, jnp.inf, distances).min(axis=1)
-  nearest_negative = jnp.where(has_negative, nearest_negative, 0)
+  nearest_negative = _entries(distances, jnp.where(same, jnp.inf, distances).argmin(axis=1))
   hinge = jnp.maximum(hardest_positive - nearest_negative + margin, 0)
   return jnp.where(has_negative, hinge, 0).sum() / jnp.maximum(has_negative.sum(), 1)
+
+
+def _entries(distances: jax.Array, columns: jax.Array) -> jax.Array:
+  """Returns one entry of each row. A maximum's own gradient can be 0 / 0: see `masked_max_pool`."""
+  return jnp.take_along_axis(distances, columns[:, None], axis=1)[:, 0]
 
 
 def pairwise_distances(features: jax.Array) -> jax.Array:

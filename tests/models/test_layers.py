@@ -85,6 +85,7 @@ def test_upsample_equals_a_convolution_of_the_dilated_input():
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
   np.testing.assert_allclose(layer(x), expected, atol=1e-7)
+  np.testing.assert_allclose(layer.at_even_pixels(x), expected[:, ::2, ::2], atol=1e-7)
 
 
 def test_max_pool_and_its_gradient_equal_reduce_window():
@@ -109,6 +110,24 @@ def test_part_pooling_takes_the_maximum_of_each_part():
       pixels = features[b][labels[b] == part]
       expected = pixels.max(axis=0) if len(pixels) else np.zeros(5)
       np.testing.assert_array_equal(pooled[b, part], expected)
+
+
+def test_part_pooling_is_the_same_on_every_platform():
+  features = jnp.abs(jnp.asarray(RANDOM.standard_normal((3, 4, 3, 5)), jnp.float32))
+  labels = jnp.asarray(RANDOM.integers(0, 6, (3, 4, 3)), jnp.uint8)
+  on_cpu = part_max_pool(features, labels)
+  elsewhere = parts._masked_max(features, labels, tuple(range(8)))
+  np.testing.assert_array_equal(on_cpu, elsewhere)
+  np.testing.assert_array_equal(on_cpu, jax.vjp(lambda x: part_max_pool(x, labels), features)[0])
+
+
+def test_the_first_of_equal_maxima_of_a_part_gets_the_gradient():
+  features = jnp.asarray([[[[2.0], [3.0], [1.0]], [[3.0], [7.0], [3.0]]]])  # [1, 2, 3, 1]
+  labels = jnp.asarray([[[0, 1, 1], [1, 2, 1]]], jnp.uint8)
+  gradient = jax.grad(lambda x: (part_max_pool(x, labels)[0, :, 0] * jnp.arange(1, 9)).sum())
+  np.testing.assert_array_equal(gradient(features)[0, :, :, 0], [[1, 2, 0], [0, 3, 0]])
+  masked = jax.grad(lambda x: masked_max_pool(x, labels == 1).sum())
+  np.testing.assert_array_equal(masked(features)[0, :, :, 0], [[0, 1, 0], [0, 0, 0]])
 
 
 def test_absent_part_gives_no_gradient():
