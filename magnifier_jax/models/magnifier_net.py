@@ -102,7 +102,10 @@ class MagnifierNet(nnx.Module):
     if self.adversarial_branch is not None:
       adversarial_output = self.adversarial_branch(features.stage3, keep_mask, train)
     if self.fusion_branch is not None:
-      if part_labels is None:
+      if part_labels is None and not train and features.stage4.shape[1:3] == (height, width):
+        # Where nobody asks for all of the logits, the compiler leaves the rest of them out.
+        part_labels = self.part_segmentation.on_grid(features.stage4).argmax(axis=-1)
+      elif part_labels is None:
         part_labels = logits.argmax(axis=-1)
       grid_labels = resize_nearest(part_labels, height, width)
       fusion_output = self.fusion_branch(features.stage3, grid_labels, train)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from magnifier_jax.models import parts
 from magnifier_jax.models.layers import BatchNorm, RecurrentLayer
 from magnifier_jax.models.part_segmentation import Upsample
-from magnifier_jax.models.parts import part_max_pool, resize_nearest
+from magnifier_jax.models.parts import masked_max_pool, part_max_pool, resize_nearest
 from magnifier_jax.models.resnet import max_pool_3x3
 
 RANDOM = np.random.default_rng(0)

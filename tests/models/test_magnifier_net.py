@@ -105,3 +105,17 @@ def test_initial_classifiers_are_small_and_convolutions_are_pytorchs():
   bound = (256 * 9) ** -0.5
   assert np.abs(kernel).max() <= bound
   np.testing.assert_allclose(kernel.std(), bound / 3**0.5, rtol=0.01)
+
+
+@pytest.mark.parametrize("last_stride", [1, 2])
+def test_evaluation_pools_by_the_parts_that_it_predicts(last_stride: int):
+  config = dataclasses.replace(SMALL, last_stride=last_stride)
+  model = MagnifierNet(config, NUM_PEOPLE, rngs=nnx.Rngs(params=0))
+  images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 128, 64, 3)), jnp.float32)
+  predicted = model(images, train=False)
+  labels = predicted.segmentation_logits.argmax(axis=-1)
+  assert len(np.unique(labels)) > 1
+  given = model(images, labels, train=False)
+  np.testing.assert_allclose(
+    predicted.fusion_branch.part_features, given.fusion_branch.part_features, rtol=1e-5, atol=1e-6
+  )
