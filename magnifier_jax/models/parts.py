@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from magnifier_jax.config import NUM_PARTS
 
@@ -45,54 +44,67 @@ def _max_pool_by_label(
   by the number of pixels that equal it; the compiler may compute the features anew for that,
   rounded otherwise, and none does: 0 / 0, which was seen on 8 CPU devices.
   """
-  by_scatter = functools.partial(_scatter_max, wanted=wanted)
-  by_masks = functools.partial(_masked_max, wanted=wanted)
-  return jax.lax.platform_dependent(features, labels, cpu=by_scatter, default=by_masks)
+  return _maxima(features, labels, wanted)[0]
 
 
-def _scatter_max(features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]) -> jax.Array:
-  """One pass over the pixels: on a CPU, 1.3 ms in place of 28 for 8 × 288 × 1024 and 8 parts."""
-
-  def pool(features: jax.Array, labels: jax.Array) -> jax.Array:
-    maxima = jnp.zeros((max(wanted) + 1, features.shape[-1]), features.dtype)
-    return maxima.at[labels.reshape(-1)].max(features.reshape(-1, features.shape[-1]))
-
-  return jax.vmap(pool)(features, labels.astype(jnp.int32))[:, np.asarray(wanted)]
-
-
-def _masked_max(features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]) -> jax.Array:
-  kept = (_kept_pixels(features, labels, label) for label in wanted)
-  return jnp.stack([pixels.max(axis=1) for pixels in kept], axis=1)
+def _maxima(
+  features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+  """Returns each label's maxima [B, S, C], and the pixel [B, S, C] of 0…H·W−1 where each lies."""
+  return jax.lax.platform_dependent(
+    features.reshape(features.shape[0], -1, features.shape[-1]),
+    labels.reshape(labels.shape[0], -1),
+    cpu=functools.partial(_maxima_by_pixel, wanted=wanted),
+    default=functools.partial(_maxima_by_mask, wanted=wanted),
+  )
 
 
-def _kept_pixels(features: jax.Array, labels: jax.Array, label: int) -> jax.Array:
-  """Returns features as [B, H·W, C], zero where the label is another one."""
-  kept = jnp.where((labels == label)[..., None], features, jnp.zeros((), features.dtype))
-  return kept.reshape(kept.shape[0], -1, kept.shape[-1])
+def _maxima_by_pixel(
+  features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+  """One pass over the pixels: 12 ms on a CPU for 8 × 288 × 1024 and 8 parts; masks take 41."""
+
+  def step(found: tuple[jax.Array, jax.Array], pixel: tuple) -> tuple[tuple, None]:
+    maxima, pixels = found
+    values, label, position = pixel
+    is_wanted = label[:, None] == jnp.asarray(wanted, label.dtype)[None]
+    better = is_wanted[..., None] & (values[:, None] > maxima)
+    return (jnp.where(better, values[:, None], maxima), jnp.where(better, position, pixels)), None
+
+  batch, num_pixels, channels = features.shape
+  zeros = jnp.zeros((batch, len(wanted), channels), features.dtype)
+  pixels = (features.swapaxes(0, 1), labels.T, jnp.arange(num_pixels))
+  return jax.lax.scan(step, (zeros, zeros.astype(jnp.int32)), pixels)[0]
+
+
+def _maxima_by_mask(
+  features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+  maxima, pixels = [], []
+  for label in wanted:
+    kept = jnp.where((labels == label)[..., None], features, jnp.zeros((), features.dtype))
+    first = kept.argmax(axis=1)
+    maxima.append(jnp.take_along_axis(kept, first[:, None], axis=1)[:, 0])
+    pixels.append(first.astype(jnp.int32))
+  return jnp.stack(maxima, axis=1), jnp.stack(pixels, axis=1)
 
 
 def _pool_forward(
   features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """Pools, and keeps for the gradient where each maximum lies instead of the features."""
-  maxima, pixels = [], []
-  for label in wanted:
-    kept = _kept_pixels(features, labels, label)
-    first = kept.argmax(axis=1)
-    maxima.append(jnp.take_along_axis(kept, first[:, None], axis=1)[:, 0])
-    pixels.append(first)
-  return jnp.stack(maxima, axis=1), (jnp.stack(pixels, axis=1), labels)
+  maxima, pixels = _maxima(features, labels, wanted)
+  return maxima, (pixels, labels)
 
 
 def _pool_backward(
   wanted: tuple[int, ...], residuals: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, None]:
-  first, labels = residuals
-  positions = jnp.arange(labels[0].size).reshape(1, -1, 1)
+  pixels, labels = residuals
   flat_labels = labels.reshape(labels.shape[0], -1, 1)
+  positions = jnp.arange(flat_labels.shape[1]).reshape(1, -1, 1)
   total = jnp.zeros((), grad.dtype)
   for part, label in enumerate(wanted):
-    chosen = (positions == first[:, part, None]) & (flat_labels == label)
+    chosen = (positions == pixels[:, part, None]) & (flat_labels == label)
     total += jnp.where(chosen, grad[:, part, None], jnp.zeros((), grad.dtype))
   return total.reshape(*labels.shape, -1), None
 
