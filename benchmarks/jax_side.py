@@ -11,8 +11,9 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.errors import UserError
+from magnifier_jax.host_memory import share_one_arena
 from magnifier_jax.network import Network, Tree, create_network
-from magnifier_jax.train_step import Batch, compile_step, create_trainer
+from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_state
 
 
 class JaxSide(Side):
@@ -27,13 +28,15 @@ class JaxSide(Side):
 
   def __init__(self, work: Work):
     super().__init__(work)
+    if work.device == "cpu":
+      share_one_arena()
     self._device = _find_device(work.device)
     mesh = mesh_lib.data_mesh([self._device])
     config = work.config()
     self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
     if work.task == "train_step":
       trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
-      self._state = trainer.init(0)
+      self._state = draw_state(trainer, 0)
       self._step = compile_step(trainer, self._state, self._batch)
     else:
       network, init = create_network(config, NUM_PEOPLE)

@@ -35,6 +35,7 @@ from magnifier_jax.train_step import (
   TrainState,
   compile_step,
   create_trainer,
+  draw_state,
 )
 
 
@@ -130,7 +131,7 @@ class _Run:
     latest = self.checkpoints.intact_step()
     if latest is None:
       say(f"fresh start, seed {self.config.seed}, config.init.backbone {self.config.init.backbone}")
-      drawn = self.trainer.init(self.config.seed)
+      drawn = draw_state(self.trainer, self.config.seed)
       return initialize(drawn, self.config, self.workdir, say)
     check_same_run(self.workdir, self.checkpoints.read_run(latest), self.record)
     self.checkpoints.set_aside_damaged()

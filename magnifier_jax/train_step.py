@@ -64,7 +64,7 @@ class Trainer(NamedTuple):
   """The compiled functions of one run."""
 
   network: Network
-  init: Callable[[int], TrainState]  # seed → replicated state
+  init: jax.stages.Wrapped  # seed → replicated state
   step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]  # donates the state
   schedule: optax.Schedule
 
@@ -115,6 +115,17 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     step=jax.jit(step, in_shardings=(on_all, over_batch), out_shardings=on_all, donate_argnums=0),
     schedule=schedule,
   )
+
+
+def draw_state(trainer: Trainer, seed: int) -> TrainState:
+  """Returns a run's first state, and gives back the memory of the program that drew it.
+
+  It runs once: for a ResNet-50, 80 MB of program and 390 MB that compiling it had freed.
+  """
+  state = trainer.init(seed)
+  trainer.init.clear_cache()
+  release_freed_memory()
+  return state
 
 
 def compile_step(
