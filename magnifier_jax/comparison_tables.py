@@ -87,23 +87,32 @@ def _percent(statistic: Statistic | None) -> str:
   return f"{100 * statistic.mean:.1f} ± {100 * statistic.spread:.1f}"
 
 
-def switches(comparison: Comparison) -> list[str]:
-  """Returns in what the runs differ from the authors' code, a line each; what they share first."""
+class Switches(NamedTuple):
+  """In what some runs differ from the authors' code."""
+
+  heading: str
+  settings: list[str]  # 'field: value (the authors: value)'
+
+  def line(self) -> str:
+    """Returns all of it as one line of text."""
+    return f"{self.heading}: {'; '.join(self.settings) or 'nothing'}"
+
+
+def switches(comparison: Comparison) -> list[Switches]:
+  """Returns in what the runs differ from the authors' code; what they share first."""
   differences = {group.name: group.differences_from_reference() for group in comparison.groups}
-  shared = [
-    line
-    for line in next(iter(differences.values()))
-    if all(line in lines for lines in differences.values())
-  ]
-  lines = []
-  if len(differences) > 1:
-    lines = [f"all runs differ from the authors' code in: {'; '.join(shared) or 'nothing'}"]
+  first = next(iter(differences.values()))
+  if len(differences) == 1:
+    (name,) = differences
+    return [Switches(f"{name} differs from the authors' code in", first)]
+  shared = [line for line in first if all(line in lines for lines in differences.values())]
+  found = [Switches("all runs differ from the authors' code in", shared)]
+  besides = "moreover in" if shared else "from the authors' code in"
   for name, own in differences.items():
-    more = "; ".join(line for line in own if line not in shared or len(differences) == 1)
-    if more or len(differences) == 1:
-      besides = "moreover in" if shared and len(differences) > 1 else "from the authors' code in"
-      lines.append(f"{name} differs {besides}: {more or 'nothing'}")
-  return lines
+    more = [line for line in own if line not in shared]
+    if more:
+      found.append(Switches(f"{name} differs {besides}", more))
+  return found
 
 
 def as_text(comparisons: Sequence[Comparison]) -> str:
@@ -112,7 +121,7 @@ def as_text(comparisons: Sequence[Comparison]) -> str:
   for comparison in comparisons:
     blocks.append(f"{comparison.dataset}\n{conventions(comparison)}")
     blocks += [_text_table(table) for table in tables(comparison)]
-    blocks.append("\n".join(switches(comparison)))
+    blocks.append("\n".join(found.line() for found in switches(comparison)))
   return "\n\n".join(blocks)
 
 
@@ -135,7 +144,7 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
   for comparison in comparisons:
     blocks.append(f"## {comparison.dataset}\n\n{conventions(comparison)}")
     blocks += [_markdown_table(table) for table in tables(comparison)]
-    blocks.append("\n".join(f"- {line}" for line in switches(comparison)))
+    blocks.append("\n".join(f"- {found.line()}" for found in switches(comparison)))
   return "\n\n".join(blocks) + "\n"
 
 

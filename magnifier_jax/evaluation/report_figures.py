@@ -112,7 +112,7 @@ def cmc_chart(results: Sequence[ResultRow]) -> Chart | None:
     axes.set(xlabel="rank", ylabel="queries matched (%)", ylim=(None, 101))
     axes.set_xticks(_marked_ranks(max(len(row.cmc) for row in rows)))
     if len(rows) > 1:
-      axes.legend(loc="lower right")
+      figure.legend(loc="outside lower center", ncols=len(rows))
     svg = _svg(figure)
   alt = "; ".join(
     f"{row.name}: {100 * row.cmc[0]:.1f} % at rank 1, {100 * row.cmc[-1]:.1f} % at rank "

@@ -145,7 +145,7 @@ def test_data_sets_have_tables_of_their_own(two_seeds: list[Path], tmp_path: Pat
 def test_shared_switches_are_said_once(tmp_path: Path):
   rows = {"all": accuracies(0.5, 0.5)}
   runs = [write_run(tmp_path / name, small(name), rows) for name in ("all", "adversarial")]
-  shared, own = switches(compare(runs)[0])
+  shared, own = (found.line() for found in switches(compare(runs)[0]))
   assert shared.startswith(
     "all runs differ from the authors' code in: model.backbone: resnet18 (the"
   )
@@ -159,8 +159,8 @@ def test_a_field_that_an_old_record_lacks_is_said_to_be(tmp_path: Path):
   record = json.loads((tmp_path / "config.json").read_text())
   del record["config"]["init"]
   (tmp_path / "config.json").write_text(json.dumps(record))
-  [line] = switches(compare([tmp_path])[0])
-  assert "init.backbone: not recorded (the authors: imagenet)" in line
+  [found] = switches(compare([tmp_path])[0])
+  assert "init.backbone: not recorded (the authors: imagenet)" in found.settings
 
 
 def test_what_was_not_measured_is_null_and_a_dash(tmp_path: Path):
