@@ -56,7 +56,7 @@ def batch_hard_triplet_loss(features: jax.Array, person_id: jax.Array, margin: f
 
 
 def _entries(distances: jax.Array, columns: jax.Array) -> jax.Array:
-  """Returns one entry of each row. A maximum's own gradient can be 0 / 0: see `masked_max_pool`."""
+  """Returns one entry of each row; a maximum's own gradient can be 0 / 0, see models/parts.py."""
   return jnp.take_along_axis(distances, columns[:, None], axis=1)[:, 0]
 
 

@@ -73,7 +73,7 @@ def _maxima_by_pixel(
 
   batch, num_pixels, channels = features.shape
   zeros = jnp.zeros((batch, len(wanted), channels), features.dtype)
-  pixels = (features.swapaxes(0, 1), labels.T, jnp.arange(num_pixels))
+  pixels = (features.swapaxes(0, 1), labels.T, jnp.arange(num_pixels, dtype=jnp.int32))
   return jax.lax.scan(step, (zeros, zeros.astype(jnp.int32)), pixels)[0]
 
 
@@ -101,7 +101,7 @@ def _pool_backward(
 ) -> tuple[jax.Array, None]:
   pixels, labels = residuals
   flat_labels = labels.reshape(labels.shape[0], -1, 1)
-  positions = jnp.arange(flat_labels.shape[1]).reshape(1, -1, 1)
+  positions = jnp.arange(flat_labels.shape[1], dtype=jnp.int32).reshape(1, -1, 1)
   total = jnp.zeros((), grad.dtype)
   for part, label in enumerate(wanted):
     chosen = (positions == pixels[:, part, None]) & (flat_labels == label)
