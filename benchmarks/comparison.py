@@ -149,16 +149,24 @@ def compare(
 
 
 def alternate(sides: Sequence[Worker], rounds: int, steps: int) -> list[SideResult]:
-  """Gives each side a turn a round, in an order that is reversed from round to round."""
+  """Gives each side a turn a round, in an order that is reversed from round to round.
+
+  The first step of a turn is not counted: the caches are the other side's, and the system takes
+  back the pages of a process that rests. A user's steps follow one another.
+  """
   laps = [[] for _ in sides]
+  first_steps = [0.0 for _ in sides]  # CPU seconds
   before = [side.call("cpu_seconds") for side in sides]
   for number in range(rounds):
     order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
     for index in order:
       time.sleep(_SETTLE_SECONDS)
+      first_steps[index] += sides[index].call("lap", 1).cpu_seconds
       laps[index].append(sides[index].call("lap", steps))
   used = [side.call("cpu_seconds") - start for side, start in zip(sides, before)]
-  busy = [steps * sum(lap.cpu_seconds for lap in own) for own in laps]
+  busy = [
+    first + steps * sum(lap.cpu_seconds for lap in own) for first, own in zip(first_steps, laps)
+  ]
   peaks = [side.call("peaks") for side in sides]  # before the matrices, which are not the network's
   rates = [side.call("matrix_product_rate") for side in sides]
   idle = (all_of_it - in_laps for all_of_it, in_laps in zip(used, busy))

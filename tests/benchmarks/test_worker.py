@@ -29,7 +29,7 @@ def test_sides_take_turns_and_rest_in_between(workers: list[Worker]):
   assert [lap.seconds for lap in ours.laps + theirs.laps] == [0.01, 0.01, 0.02, 0.02]
   assert ours.seconds == 0.01
   assert theirs.cpu_seconds == pytest.approx(0.02, rel=0.3)
-  # The sides computed for 0.1 and 0.2 s.
+  # The sides computed for 0.12 and 0.24 s.
   assert 0 <= ours.idle_cpu_seconds < 0.05
   assert 0 <= theirs.idle_cpu_seconds < 0.05
 
