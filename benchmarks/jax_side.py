@@ -11,7 +11,6 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.errors import UserError
-from magnifier_jax.host_memory import share_one_arena
 from magnifier_jax.network import Network, Tree, create_network
 from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_state
 
@@ -28,8 +27,6 @@ class JaxSide(Side):
 
   def __init__(self, work: Work):
     super().__init__(work)
-    if work.device == "cpu":
-      share_one_arena()
     self._device = _find_device(work.device)
     mesh = mesh_lib.data_mesh([self._device])
     config = work.config()
@@ -42,7 +39,10 @@ class JaxSide(Side):
       network, init = create_network(config, NUM_PEOPLE)
       on_all = mesh_lib.replicated(mesh)
       self._state = jax.jit(init, out_shardings=on_all)(jax.random.key(0))
-      embed = jax.jit(lambda trees, batch: _embed(network, *trees, batch.image))
+      embed = jax.jit(
+        lambda trees, batch: _embed(network, *trees, batch.image),
+        compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+      )
       self._step = embed.lower(self._state, self._batch).compile()
 
   def run(self, steps: int) -> None:

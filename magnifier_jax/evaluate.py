@@ -74,7 +74,9 @@ class Evaluator:
 
     on_all = mesh_lib.replicated(self._mesh)
     batch = next(self._batches(self._dataset.query))
-    parts = jax.jit(predict, out_shardings=on_all)(params, batch_stats, batch.image)
+    options = mesh_lib.compiler_options(self._mesh, network.dtype)
+    compiled = jax.jit(predict, out_shardings=on_all, compiler_options=options)
+    parts = compiled(params, batch_stats, batch.image)
     return None if parts is None else np.asarray(parts)[: len(self._dataset.query)]
 
   def _embed_split(self, split: ReidSplit, params: Tree, batch_stats: Tree) -> Embeddings:
@@ -123,4 +125,9 @@ def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
     return EmbeddedBatch(branches, batch.index, batch.mask)
 
   on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-  return jax.jit(embed_batch, in_shardings=(on_all, on_all, over_batch), out_shardings=on_all)
+  return jax.jit(
+    embed_batch,
+    in_shardings=(on_all, on_all, over_batch),
+    out_shardings=on_all,
+    compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+  )

@@ -11,7 +11,6 @@ from ml_collections import config_flags
 
 from magnifier_jax.config_argument import last_line
 from magnifier_jax.distributed import CLUSTERS, Launch, initialize
-from magnifier_jax.host_memory import share_one_arena, will_compute_on_cpu
 from magnifier_jax.preemption import EXIT_CODE, Preempted, Preemption
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
@@ -58,8 +57,6 @@ def main(argv: list[str], preemption: Preemption) -> None:
     config = Config.from_config_dict(_CONFIG.value)
   except OSError as error:  # config_flags reports a file that is not there at its first use
     raise ConfigError(f"--config: {last_line(error)}") from error
-  if will_compute_on_cpu():
-    share_one_arena()
   if config.dtype == "float64":
     import jax
 

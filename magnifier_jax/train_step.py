@@ -112,7 +112,13 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
   return Trainer(
     network=network,
     init=jax.jit(init, static_argnums=0, out_shardings=on_all),
-    step=jax.jit(step, in_shardings=(on_all, over_batch), out_shardings=on_all, donate_argnums=0),
+    step=jax.jit(
+      step,
+      in_shardings=(on_all, over_batch),
+      out_shardings=on_all,
+      donate_argnums=0,
+      compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+    ),
     schedule=schedule,
   )
 

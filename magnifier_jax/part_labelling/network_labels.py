@@ -86,7 +86,12 @@ class NetworkLabeller:
       return output.segmentation_logits.transpose(0, 3, 1, 2)
 
     on_all, over_batch = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
-    return jax.jit(scores, in_shardings=(on_all, on_all, over_batch), out_shardings=on_all)
+    return jax.jit(
+      scores,
+      in_shardings=(on_all, on_all, over_batch),
+      out_shardings=on_all,
+      compiler_options=mesh_lib.compiler_options(self._mesh, run.network.dtype),
+    )
 
 
 def weigh_by_shares(scores: np.ndarray, steps: int) -> np.ndarray:
