@@ -29,8 +29,10 @@ class Upsample(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, h, w, C] to [B, 2h, 2w, F]."""
-    taps = jnp.einsum("BhwC,CklF->BhwklF", x, self.kernel[...].astype(self.dtype))
-    return _overlap_add(taps)
+    kernel = self.kernel[...].astype(self.dtype)
+    # Of two matrices, so that the kernel's gradient comes out as it is kept, not transposed.
+    taps = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[0], -1)
+    return _overlap_add(taps.reshape(*x.shape[:-1], *kernel.shape[1:]))
 
   def at_even_pixels(self, x: jax.Array) -> jax.Array:
     """Returns rows and columns 0, 2, 4, … of the result, [B, h, w, F], for a ninth of the work.

@@ -65,6 +65,34 @@ def test_batch_norm_keeps_the_unbiased_variance():
   np.testing.assert_allclose(bn.var[...], 0.9 + 0.1 * x.var(0, ddof=1), rtol=1e-5)
 
 
+def test_batch_norm_has_the_gradient_of_its_formula():
+  x, weights = (jnp.asarray(RANDOM.standard_normal((16, 2, 3)), jnp.float32) for _ in range(2))
+  scale, bias = (jnp.asarray(RANDOM.standard_normal((2, 3)), jnp.float32) for _ in range(2))
+
+  def by_layer(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    bn = BatchNorm(2, 3, dtype=jnp.float32)
+    bn.scale[...], bn.bias[...] = scale, bias
+    return (bn(x * 3 + 2, train=True) * weights).sum()
+
+  def by_formula(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    x = x * 3 + 2
+    mean = x.mean(0, keepdims=True)
+    std = jnp.sqrt(jnp.square(x - mean).mean(0, keepdims=True) + BatchNorm.epsilon)
+    return (((x - mean) / std * scale[None] + bias[None]) * weights).sum()
+
+  ours = jax.grad(by_layer, argnums=(0, 1, 2))(x, scale, bias)
+  expected = jax.grad(by_formula, argnums=(0, 1, 2))(x, scale, bias)
+  for gradient, of_formula in zip(ours, expected):
+    np.testing.assert_allclose(gradient, of_formula, atol=2e-5)
+
+
+def test_batch_norm_of_a_constant_is_its_bias():
+  bn = BatchNorm(3, dtype=jnp.float32)
+  out = bn(jnp.full((64, 3), 1000.1, jnp.float32), train=True)
+  np.testing.assert_allclose(out, 0.0, atol=0.05)
+  assert (bn.var[...] >= 0).all()
+
+
 def test_batch_norm_evaluates_with_running_statistics():
   bn = BatchNorm(2, 3, dtype=jnp.float32)
   bn.mean[...], bn.var[...] = jnp.full((2, 3), 2.0), jnp.full((2, 3), 4.0)
