@@ -178,7 +178,7 @@ def _wide_conv_3x3(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.A
   """Stands in for `conv_general_dilated` where the stride is 1 and the padding too."""
   tiles = x.size // x.shape[-1] // 16
   # With few tiles, transforming the kernel takes longer than what the products save.
-  if x.shape[1] % 4 or x.shape[2] % 4 or tiles < 64 or x.dtype.itemsize < 4:
+  if x.shape[1] % 4 or x.shape[2] % 4 or tiles < 100 or x.dtype.itemsize < 4:
     return _conv_3x3(x, kernel)
   return _winograd_or_direct(x, kernel)
 
