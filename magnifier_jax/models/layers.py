@@ -189,18 +189,22 @@ def _winograd_or_direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_conv_3x3)
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _wide_conv_forward(
+  x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   return _winograd_or_direct(x, kernel), (x, kernel)
 
 
-def _backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _wide_conv_backward(
+  saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   def direct(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.vjp(_conv_3x3, x, kernel)[1](grad)
 
   return jax.lax.platform_dependent(*saved, grad, cpu=winograd.gradients, default=direct)
 
 
-_winograd_or_direct.defvjp(_forward, _backward)
+_winograd_or_direct.defvjp(_wide_conv_forward, _wide_conv_backward)
 
 
 def _conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
