@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from magnifier_jax.models.layers import BatchNorm, Conv1x1, classifier, param_dtype_of
+from magnifier_jax.models.convolution import Conv1x1
+from magnifier_jax.models.layers import BatchNorm, classifier, param_dtype_of
 from magnifier_jax.models.parts import masked_max_pool
 from magnifier_jax.models.resnet import Bottleneck
 

@@ -2,14 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
-
-from magnifier_jax.models import winograd
 
 # U(±1/√fan_in), the default of PyTorch's convolutions and linear layers.
 torch_default = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -116,100 +113,6 @@ def _batch_axes(x: jax.Array, scale: jax.Array) -> tuple[int, ...]:
 
 def _expand(channels: jax.Array, x: jax.Array) -> jax.Array:
   return jnp.expand_dims(channels, _batch_axes(x, channels))
-
-
-class Conv1x1(nnx.Module):
-  """A 1×1 convolution without bias, as a product over channels (1.3 × faster on a CPU)."""
-
-  def __init__(
-    self,
-    in_features: int,
-    out_features: int,
-    *,
-    stride: int = 1,
-    dtype: jnp.dtype,
-    rngs: nnx.Rngs,
-  ):
-    self.stride = stride
-    self.linear = nnx.Linear(
-      in_features,
-      out_features,
-      use_bias=False,
-      kernel_init=torch_default,
-      dtype=dtype,
-      param_dtype=param_dtype_of(dtype),
-      rngs=rngs,
-    )
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x [B, H, W, C] to [B, H/stride, W/stride, out_features]."""
-    x = x[:, :: self.stride, :: self.stride]
-    return self.linear(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
-
-
-def conv(
-  in_features: int,
-  out_features: int,
-  size: int,
-  *,
-  stride: int = 1,
-  dtype: jnp.dtype,
-  rngs: nnx.Rngs,
-) -> nnx.Conv:
-  """Returns a size × size convolution without bias, padded by size // 2 on every side."""
-  # Narrower ones gain nothing: the transforms take as long as the products that they save.
-  is_wide = size == 3 and stride == 1 and min(in_features, out_features) >= 128
-  return nnx.Conv(
-    in_features,
-    out_features,
-    (size, size),
-    strides=stride,
-    padding=size // 2,
-    use_bias=False,
-    kernel_init=torch_default,
-    dtype=dtype,
-    param_dtype=param_dtype_of(dtype),
-    conv_general_dilated=_wide_conv_3x3 if is_wide else jax.lax.conv_general_dilated,
-    rngs=rngs,
-  )
-
-
-def _wide_conv_3x3(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-  """Stands in for `conv_general_dilated` where the stride is 1 and the padding too."""
-  tiles = x.size // x.shape[-1] // 16
-  # With few tiles, transforming the kernel takes longer than what the products save.
-  if x.shape[1] % 4 or x.shape[2] % 4 or tiles < 100 or x.dtype.itemsize < 4:
-    return _conv_3x3(x, kernel)
-  return _winograd_or_direct(x, kernel)
-
-
-@jax.custom_vjp
-def _winograd_or_direct(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves by Winograd's algorithm on CPUs; elsewhere the platform's library chooses."""
-  return jax.lax.platform_dependent(x, kernel, cpu=winograd.convolve, default=_conv_3x3)
-
-
-def _wide_conv_forward(
-  x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return _winograd_or_direct(x, kernel), (x, kernel)
-
-
-def _wide_conv_backward(
-  saved: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  def direct(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jax.vjp(_conv_3x3, x, kernel)[1](grad)
-
-  return jax.lax.platform_dependent(*saved, grad, cpu=winograd.gradients, default=direct)
-
-
-_winograd_or_direct.defvjp(_wide_conv_forward, _wide_conv_backward)
-
-
-def _conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  layout = ("NHWC", "HWIO", "NHWC")
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=layout)
 
 
 def classifier(features: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from magnifier_jax.models.layers import BatchNorm, Conv1x1, conv
+from magnifier_jax.models.convolution import Conv, Conv1x1
+from magnifier_jax.models.layers import BatchNorm
 
 
 class ResNetFeatures(NamedTuple):
@@ -36,9 +37,9 @@ class BasicBlock(ResidualBlock):
   def __init__(
     self, in_features: int, width: int, *, stride: int = 1, dtype: jnp.dtype, rngs: nnx.Rngs
   ):
-    self.conv1 = conv(in_features, width, 3, stride=stride, dtype=dtype, rngs=rngs)
+    self.conv1 = Conv(in_features, width, 3, stride=stride, dtype=dtype, rngs=rngs)
     self.bn1 = BatchNorm(width, dtype=dtype)
-    self.conv2 = conv(width, width, 3, dtype=dtype, rngs=rngs)
+    self.conv2 = Conv(width, width, 3, dtype=dtype, rngs=rngs)
     self.bn2 = BatchNorm(width, dtype=dtype)
     self.shortcut = _shortcut(in_features, width, stride, dtype, rngs)
 
@@ -61,7 +62,7 @@ class Bottleneck(ResidualBlock):
     features = width * self.expansion
     self.conv1 = Conv1x1(in_features, width, dtype=dtype, rngs=rngs)
     self.bn1 = BatchNorm(width, dtype=dtype)
-    self.conv2 = conv(width, width, 3, stride=stride, dtype=dtype, rngs=rngs)
+    self.conv2 = Conv(width, width, 3, stride=stride, dtype=dtype, rngs=rngs)
     self.bn2 = BatchNorm(width, dtype=dtype)
     self.conv3 = Conv1x1(width, features, dtype=dtype, rngs=rngs)
     self.bn3 = BatchNorm(features, dtype=dtype)
@@ -162,7 +163,7 @@ class ResNet(nnx.Module):
   ):
     architecture = ARCHITECTURES[name]
     self.stem_relu = stem_relu
-    self.conv1 = conv(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
+    self.conv1 = Conv(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
     self.bn1 = BatchNorm(64, dtype=dtype)
     features = 64
     for index, stride in enumerate((1, 2, 2, last_stride)):
