@@ -10,6 +10,7 @@ compiled, its weights are constants, folded with BatchNorm.
 """
 
 from benchmarks.command_line import create_parser, run, run_comparisons
+from magnifier_jax.host_memory import restart_with_huge_pages
 
 
 def main() -> None:
@@ -19,4 +20,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  restart_with_huge_pages()  # for both sides, as users have it
   run(main)

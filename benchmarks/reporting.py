@@ -60,11 +60,12 @@ def num_cores() -> int:
 
 
 def machine(*packages: str) -> dict[str, str | int]:
-  """Returns the processor, its cores, and the versions of packages."""
+  """Returns the processor, its cores, what glibc is told, and the versions of packages."""
   versions = {package: metadata.version(package) for package in packages}
   return {
     "processor": _processor(),
     "cores": num_cores(),
+    "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", "none"),
     "python": platform.python_version(),
     **versions,
   }

@@ -144,6 +144,7 @@ def run_main() -> None:
   """Runs `main` in this process and prints when what was done; `_start` reads it."""
   import magnifier_jax.main as main_module
 
+  main_module.restart_with_huge_pages()  # not later: what comes next takes time
   os.environ.setdefault("PYTHONUNBUFFERED", "1")
   import jax
 

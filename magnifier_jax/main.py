@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from magnifier_jax.config_argument import last_line
 from magnifier_jax.distributed import CLUSTERS, Launch, initialize
+from magnifier_jax.host_memory import restart_with_huge_pages
 from magnifier_jax.preemption import EXIT_CODE, Preempted, Preemption
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
@@ -114,6 +115,7 @@ def _run(argv: list[str]) -> None:
 
 def cli() -> None:
   """Entry point."""
+  restart_with_huge_pages()
   warnings.filterwarnings("ignore", module="tensorflow")
   python_logging.getLogger().setLevel(python_logging.WARNING)
   logging.set_verbosity(logging.WARNING)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from magnifier_jax.computation_order import not_before
+from magnifier_jax.models.shift import shift
 
 _TILE = 4  # outputs a side
 _INPUTS = 6  # inputs a side: _TILE + 3 − 1
@@ -141,14 +142,7 @@ def _overlap_add(windows: list[jax.Array], axis: int) -> jax.Array:
   """Adds windows up where they lay in the padded array, and takes its padding off."""
   first, *inner, last_but_one, last = windows
   # Entries 1 to 4 of a window are its own; 0 is the 4 of the one before, 5 the 1 of the next.
-  inner[0] += _shift(last, 1, axis)
-  last_but_one += _shift(first, -1, axis)
+  inner[0] += shift(last, 1, axis)
+  last_but_one += shift(first, -1, axis)
   stacked = jnp.stack([*inner, last_but_one], axis=axis + 1)
   return stacked.reshape(*stacked.shape[:axis], -1, *stacked.shape[axis + 2 :])
-
-
-def _shift(x: jax.Array, by: int, axis: int) -> jax.Array:
-  """Moves entries by ±1 along the axis; a zero comes in at one end, the other end falls out."""
-  padding = [(0, 0, 0)] * x.ndim
-  padding[axis] = (by, -by, 0)
-  return jax.lax.pad(x, jnp.zeros((), x.dtype), padding)
