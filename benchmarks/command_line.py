@@ -24,7 +24,7 @@ from magnifier_jax.config import ModelConfig
 from magnifier_jax.errors import UserError
 
 _BACKBONES = typing.get_args(typing.get_type_hints(ModelConfig)["backbone"])
-_DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")
 _COLUMNS = (
   Column("batch", 5, "d"),
   Column("dtype", 8),
@@ -59,18 +59,18 @@ def create_parser(
   parser = argparse.ArgumentParser(
     description=description, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  batches = _list_of(positive, check_batch)
+  batches = list_of(positive, check_batch)
   parser.add_argument("--batch", type=batches, default=batch_sizes, help="sizes, with commas")
   parser.add_argument(
     "--size", type=size_argument, default=(384, 192), help="height,width in pixels"
   )
   parser.add_argument("--backbone", choices=_BACKBONES, default="resnet50")
-  parser.add_argument("--dtype", type=_list_of(_one_of(_DTYPES)), default=["float32"])
+  parser.add_argument("--dtype", type=list_of(one_of(DTYPES)), default=["float32"])
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--rounds", type=positive, default=7, help="turns of each side")
   parser.add_argument(
     "--variants",
-    type=_list_of(_one_of(ALL_VARIANTS)),
+    type=list_of(one_of(ALL_VARIANTS)),
     default=list(VARIANTS),
     help="of the twin, of which the fastest is taken; all: " + ", ".join(ALL_VARIANTS),
   )
@@ -204,10 +204,10 @@ def _available(variants: Sequence[str], device: str) -> list[str]:
   return eager
 
 
-def _list_of(
+def list_of(
   convert: Callable[[str], Any], check: Callable[[Any], str | None] = lambda value: None
 ) -> Callable[[str], list[Any]]:
-  """Returns an argument type: values separated by commas."""
+  """Returns an argument type: values separated by commas; `check` says what is wrong with one."""
 
   def convert_list(text: str) -> list[Any]:
     values = [convert(part) for part in text.split(",")]
@@ -219,7 +219,9 @@ def _list_of(
   return convert_list
 
 
-def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+  """Returns an argument type: one of the choices."""
+
   def convert(text: str) -> str:
     if text not in choices:
       raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (from {', '.join(choices)})")

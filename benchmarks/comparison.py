@@ -1,6 +1,7 @@
 """Our network and the PyTorch twin on the same work, turn by turn in one run."""
 
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +18,6 @@ ALL_VARIANTS = (*MEMORY_FORMATS, *(f"{form}+{mode}" for form in MEMORY_FORMATS f
 _TURN_SECONDS = 1.0  # at least, so that a turn is long beside what starting it costs
 _SETTLE_SECONDS = 0.3  # Intel's OpenMP spins 0.2 s for more work before its threads sleep
 _PROBE_TURNS = 2
-_JAX_ENVIRONMENT = {
-  "cpu": {"JAX_PLATFORMS": "cpu"},
-  "gpu": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # PyTorch is on the same card
-}
 # Inductor's own setting for inference: weights become constants, folded with BatchNorm.
 _PYTORCH_ENVIRONMENT = {"train_step": {}, "embedding": {"TORCHINDUCTOR_FREEZING": "1"}}
 
@@ -76,10 +73,18 @@ class Comparison(NamedTuple):
     return min(ratios), max(ratios)
 
 
-def jax_worker(work: Work) -> Worker:
-  """Starts our side."""
-  environment = _JAX_ENVIRONMENT[work.device]
-  return Worker("JAX", "benchmarks.jax_side:JaxSide", work, environment=environment)
+def jax_worker(work: Work, devices: int = 1, cores: int | None = None) -> Worker:
+  """Starts our side; see `JaxSide`."""
+  flags = os.environ.get("XLA_FLAGS", "")
+  environment = {
+    "cpu": {
+      "JAX_PLATFORMS": "cpu",
+      "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+    },
+    "gpu": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # PyTorch is on the same card
+  }[work.device]
+  factory = "benchmarks.jax_side:JaxSide"
+  return Worker("JAX", factory, work, devices, cores, environment=environment)
 
 
 def pytorch_worker(work: Work, variant: str) -> Worker:

@@ -1,5 +1,6 @@
 """Our side of the speed benchmarks. It needs neither TensorFlow nor ml_collections."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,19 +17,23 @@ from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_s
 
 
 class JaxSide(Side):
-  """Steps of `magnifier_jax` on one device.
+  """Steps of `magnifier_jax`.
 
   Args:
     work: what to do.
+    devices: that share the batch.
+    cores: of a CPU that this process keeps to; None has all.
 
   Raises:
-    UserError: when JAX finds no GPU, and the work wants one.
+    UserError: when JAX does not find the devices.
   """
 
-  def __init__(self, work: Work):
+  def __init__(self, work: Work, devices: int = 1, cores: int | None = None):
     super().__init__(work)
-    self._device = _find_device(work.device)
-    mesh = mesh_lib.data_mesh([self._device])
+    if cores is not None and hasattr(os, "sched_setaffinity"):
+      os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    self._devices = _find_devices(work.device, devices)
+    mesh = mesh_lib.data_mesh(self._devices)
     config = work.config()
     self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
     if work.task == "train_step":
@@ -57,7 +62,7 @@ class JaxSide(Side):
   def matrix_product(self, size: int) -> Callable[[int], None]:
     """Draws square matrices in the work's dtype; what it returns multiplies them n times."""
     keys = jax.random.split(jax.random.key(0))
-    with jax.default_device(self._device):
+    with jax.default_device(self._devices[0]):
       a, b = (jax.random.normal(key, (size, size), self.work.dtype) for key in keys)
 
     def multiply(times: int) -> None:
@@ -71,7 +76,7 @@ class JaxSide(Side):
     """Returns the most memory so far; XLA does not start a GPU's peak anew."""
     if self.work.device == "cpu":
       return super().peaks()
-    return Peaks(None, self._device.memory_stats()["peak_bytes_in_use"] / 2**20)
+    return Peaks(None, self._devices[0].memory_stats()["peak_bytes_in_use"] / 2**20)
 
   def trace(self, folder: Path, steps: int) -> list[OpCost]:
     """Writes a profile of steps, and returns the costs of one by kind of operation."""
@@ -80,13 +85,16 @@ class JaxSide(Side):
     return costs_by_kind(folder, self._step.as_text(), steps)
 
 
-def _find_device(kind: str) -> jax.Device:
+def _find_devices(kind: str, count: int) -> list[jax.Device]:
   try:
-    return jax.local_devices(backend=kind)[0]
+    found = jax.local_devices(backend=kind)
   except RuntimeError as error:
     raise UserError(
       "--device=gpu: JAX finds no GPU; pip install 'jax[cuda12]', or leave the option out"
     ) from error
+  if len(found) < count:
+    raise UserError(f"--devices: JAX finds {len(found)} of {count}; ask for fewer")
+  return found[:count]
 
 
 def _embed(network: Network, params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:

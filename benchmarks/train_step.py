@@ -31,7 +31,7 @@ _COST_COLUMNS = (
 
 def main() -> None:
   """Measures, prints, and profiles where that is asked for."""
-  parser = create_parser(__doc__, (8, 16), _batch_fault)
+  parser = create_parser(__doc__, (8, 16), batch_fault)
   parser.add_argument("--trace", type=Path, help="folder for a profile of our side, also summed up")
   arguments = parser.parse_args()
   run_comparisons("train_step", arguments)
@@ -40,7 +40,8 @@ def main() -> None:
       _trace(work, arguments.trace)
 
 
-def _batch_fault(batch_size: int) -> str | None:
+def batch_fault(batch_size: int) -> str | None:
+  """Returns what is wrong with a batch size, or None."""
   if batch_size % IMAGES_PER_IDENTITY or batch_size == IMAGES_PER_IDENTITY:
     return (
       f"{batch_size}: a batch has {IMAGES_PER_IDENTITY} images of each of two people or more; "
