@@ -1,0 +1,83 @@
+"""Convolutions and their gradients, and where Winograd's algorithm computes them."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from magnifier_jax.models.convolution import Conv, convolve
+
+RANDOM = np.random.default_rng(0)
+
+
+def direct(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+  padding = kernel.shape[0] // 2
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((padding, padding), (padding, padding)),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def draw(*shape: int, dtype: str = "float64") -> jax.Array:
+  return jnp.asarray(RANDOM.standard_normal(shape), dtype)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 2)])
+def test_value_and_gradients_are_those_of_the_library(size: int, stride: int):
+  x, kernel = draw(2, 12, 8, 5), draw(size, size, 5, 7)
+  grad = draw(2, 12 // stride, 8 // stride, 7)
+  value, pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
+  expected, expected_pull_back = jax.vjp(lambda x, kernel: direct(x, kernel, stride), x, kernel)
+  np.testing.assert_allclose(value, expected, atol=1e-12)
+  for ours, theirs in zip(pull_back(grad), expected_pull_back(grad)):
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_choose_for_themselves(platform: str):
+  x, kernel = draw(8, 16, 16, 128, dtype="float32"), draw(3, 3, 128, 128, dtype="float32")
+  gradient = jax.jit(jax.grad(lambda x, kernel: jnp.square(convolve(x, kernel, 1)).sum(), (0, 1)))
+  text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+  assert text.count("stablehlo.convolution") == 3
+  assert "dot_general" not in text
+
+
+@pytest.mark.parametrize(
+  ("shape", "features", "dtype", "chosen"),
+  [
+    ((8, 16, 16, 128), 128, "float32", True),
+    ((8, 16, 16, 64), 128, "float32", False),  # narrow
+    ((8, 16, 18, 128), 128, "float32", False),  # not of whole tiles
+    ((4, 16, 16, 128), 128, "float32", False),  # few tiles
+    ((8, 16, 16, 128), 128, "bfloat16", False),  # too coarse for the transforms
+  ],
+)
+def test_layer_takes_it_where_it_pays(
+  shape: tuple[int, ...], features: int, dtype: str, chosen: bool
+):
+  layer = Conv(shape[-1], features, 3, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=0))
+  x = draw(*shape, dtype=dtype)
+  forward = hlo(lambda x: layer(x), x)
+  backward = hlo(jax.grad(lambda x: jnp.square(layer(x)).sum()), x)
+  assert (" convolution(" not in forward) == chosen
+  assert (" convolution(" not in backward) == chosen
+
+
+def test_layer_and_its_gradient_are_those_of_the_convolution():
+  layer = Conv(128, 128, 3, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+  x, kernel = draw(8, 16, 16, 128, dtype="float32"), layer.kernel[...]
+  np.testing.assert_allclose(layer(x), direct(x, kernel), atol=1e-4)
+  grad = jax.grad(lambda x: jnp.square(layer(x)).sum())(x)
+  expected = jax.grad(lambda x: jnp.square(direct(x, kernel)).sum())(x)
+  np.testing.assert_allclose(grad, expected, atol=1e-3)
+
+
+def hlo(function: Callable, x: jax.Array) -> str:
+  return jax.jit(function).lower(x).compile().as_text()
