@@ -63,18 +63,18 @@ def _maxima_by_pixel(
   features: jax.Array, labels: jax.Array, wanted: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
   """One pass over the pixels: 12 ms on a CPU for 8 × 288 × 1024 and 8 parts; masks take 41."""
-
-  def step(found: tuple[jax.Array, jax.Array], pixel: tuple) -> tuple[tuple, None]:
-    maxima, pixels = found
-    values, label, position = pixel
-    is_wanted = label[:, None] == jnp.asarray(wanted, label.dtype)[None]
-    better = is_wanted[..., None] & (values[:, None] > maxima)
-    return (jnp.where(better, values[:, None], maxima), jnp.where(better, position, pixels)), None
-
   batch, num_pixels, channels = features.shape
+  parts = jnp.asarray(wanted, labels.dtype).reshape(1, -1)
+
+  def step(pixel: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    maxima, pixels = found
+    # Not `scan`, which would turn all features around first, for as long as the pass takes.
+    values, label = (jax.lax.dynamic_slice_in_dim(x, pixel, 1, axis=1) for x in (features, labels))
+    better = (label == parts)[..., None] & (values > maxima)
+    return jnp.where(better, values, maxima), jnp.where(better, pixel, pixels)
+
   zeros = jnp.zeros((batch, len(wanted), channels), features.dtype)
-  pixels = (features.swapaxes(0, 1), labels.T, jnp.arange(num_pixels, dtype=jnp.int32))
-  return jax.lax.scan(step, (zeros, zeros.astype(jnp.int32)), pixels)[0]
+  return jax.lax.fori_loop(0, num_pixels, step, (zeros, zeros.astype(jnp.int32)))
 
 
 def _maxima_by_mask(
