@@ -38,7 +38,7 @@ def relu_of_sum(x: jax.Array, residual: jax.Array) -> jax.Array:
   the sums of all blocks before: eight arrays read in place of two at the end of stage 3.
   """
   total = x + residual
-  return jnp.where(total > 0, total, 0)
+  return jnp.where(total <= 0, 0, total)  # a NaN stays one
 
 
 class BasicBlock(ResidualBlock):
