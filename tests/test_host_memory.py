@@ -30,7 +30,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
   setting.write_text("always [madvise] never\n")
   monkeypatch.setattr(host_memory, "_TRANSPARENT_HUGE_PAGES", setting)
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-  monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+  monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that what the program sets there is undone
   return setting
 
 
