@@ -46,7 +46,7 @@ class JaxSide(Side):
       self._state = jax.jit(init, out_shardings=on_all)(jax.random.key(0))
       embed = jax.jit(
         lambda trees, batch: _embed(network, *trees, batch.image),
-        compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+        compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=False),
       )
       self._step = embed.lower(self._state, self._batch).compile()
 

@@ -74,7 +74,7 @@ class Evaluator:
 
     on_all = mesh_lib.replicated(self._mesh)
     batch = next(self._batches(self._dataset.query))
-    options = mesh_lib.compiler_options(self._mesh, network.dtype)
+    options = mesh_lib.compiler_options(self._mesh, network.dtype, train=False)
     compiled = jax.jit(predict, out_shardings=on_all, compiler_options=options)
     parts = compiled(params, batch_stats, batch.image)
     return None if parts is None else np.asarray(parts)[: len(self._dataset.query)]
@@ -129,5 +129,5 @@ def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
     embed_batch,
     in_shardings=(on_all, on_all, over_batch),
     out_shardings=on_all,
-    compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+    compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=False),
   )

@@ -123,7 +123,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
       in_shardings=(on_all, over_batch),
       out_shardings=on_all,
       donate_argnums=0,
-      compiler_options=mesh_lib.compiler_options(mesh, network.dtype),
+      compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=True),
     ),
     schedule=schedule,
   )

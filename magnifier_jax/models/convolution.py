@@ -117,7 +117,7 @@ def _winograd_pays(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
   """Whether Winograd's algorithm is quicker on a CPU, and exact enough."""
   if kernel.shape[:2] != (3, 3) or stride != 1 or x.shape[1] % 4 or x.shape[2] % 4:
     return False
-  # With narrow kernels the transforms take as long as the products that they save; with few tiles
+  # With narrower kernels the transforms take as long as the products that they save; with few tiles
   # transforming the kernel does; bfloat16 is too coarse for them.
   tiles = x.size // x.shape[-1] // 16
-  return min(kernel.shape[2:]) >= 128 and tiles >= 100 and x.dtype.itemsize >= 4
+  return min(kernel.shape[2:]) >= 64 and tiles >= 100 and x.dtype.itemsize >= 4

@@ -90,7 +90,7 @@ class NetworkLabeller:
       scores,
       in_shardings=(on_all, on_all, over_batch),
       out_shardings=on_all,
-      compiler_options=mesh_lib.compiler_options(self._mesh, run.network.dtype),
+      compiler_options=mesh_lib.compiler_options(self._mesh, run.network.dtype, train=False),
     )
 
 

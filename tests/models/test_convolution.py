@@ -53,7 +53,7 @@ def test_other_platforms_choose_for_themselves(platform: str):
   ("shape", "features", "dtype", "chosen"),
   [
     ((8, 16, 16, 128), 128, "float32", True),
-    ((8, 16, 16, 64), 128, "float32", False),  # narrow
+    ((8, 16, 16, 32), 128, "float32", False),  # narrow
     ((8, 16, 18, 128), 128, "float32", False),  # not of whole tiles
     ((4, 16, 16, 128), 128, "float32", False),  # few tiles
     ((8, 16, 16, 128), 128, "bfloat16", False),  # too coarse for the transforms
