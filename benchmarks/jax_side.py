@@ -43,7 +43,10 @@ class JaxSide(Side):
     else:
       network, init = create_network(config, NUM_PEOPLE)
       on_all = mesh_lib.replicated(mesh)
-      self._state = jax.jit(init, out_shardings=on_all)(jax.random.key(0))
+      draw = jax.jit(
+        init, out_shardings=on_all, compiler_options=mesh_lib.options_to_run_once(mesh)
+      )
+      self._state = draw(jax.random.key(0))
       embed = jax.jit(
         lambda trees, batch: _embed(network, *trees, batch.image),
         compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=False),

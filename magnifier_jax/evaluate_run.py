@@ -160,7 +160,7 @@ def _restore(config: Config, workdir: Path, dataset: ReidDataset) -> tuple[Train
   mesh = mesh_lib.data_mesh()
   trainer = create_trainer(config, stored.num_people, stored.steps_per_epoch, mesh)
   evaluator = Evaluator(config, dataset, trainer.network, mesh)
-  shapes = jax.eval_shape(lambda: trainer.init(config.seed))
+  shapes = trainer.init.eval_shape(config.seed)
   say(f"checkpoint of step {step} in {checkpoints.directory}")
   return checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh))), evaluator
 

@@ -136,7 +136,7 @@ class _Run:
     check_same_run(self.workdir, self.checkpoints.read_run(latest), self.record)
     self.checkpoints.set_aside_damaged()
     say(f"resuming from step {latest} in {self.checkpoints.directory}")
-    shapes = jax.eval_shape(lambda: self.trainer.init(self.config.seed))
+    shapes = self.trainer.init.eval_shape(self.config.seed)
     return self.checkpoints.restore(latest, abstract_state(shapes, mesh_lib.replicated(self.mesh)))
 
   def _train_from(self, state: TrainState, first_step: int) -> Iterator[TrainState]:

@@ -1,6 +1,7 @@
 """Several CPU devices, no silent broadcasting, and paths that the tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import jax  # noqa: E402
 
+from .shallow_network import shallow_resnet18  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +33,13 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
   jax.config.update("jax_compilation_cache_dir", folder)
   os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of the processes that tests start
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+@pytest.fixture(scope="module")
+def shallow_network() -> Iterator[None]:
+  """ResNet-18 with one block a stage, for all tests of a module that asks for it."""
+  with shallow_resnet18():
+    yield
 
 
 @pytest.fixture(scope="session")

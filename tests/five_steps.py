@@ -5,14 +5,11 @@ As a program it is one of the processes that `launch/local.sh` starts.
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import pytest
 from jax.sharding import Mesh
 
 from configs.cuhk03 import get_config
@@ -24,8 +21,9 @@ from magnifier_jax.data.pipeline import train_batches
 from magnifier_jax.distributed import Launch, initialize
 from magnifier_jax.evaluate import Evaluator, identities
 from magnifier_jax.evaluation.ranking import evaluate_ranking
-from magnifier_jax.models import resnet
 from magnifier_jax.train_step import Batch, TrainState, create_trainer
+
+from .shallow_network import shallow_resnet18
 
 NUM_PEOPLE, STEPS_PER_EPOCH, NUM_STEPS = 4, 100, 5
 RESULT = "RESULT "
@@ -55,15 +53,6 @@ def make_config(manual_dir: Path, dtype: str) -> Config:
   config.optimizer.update(learning_rate=3.5e-4, warmup_epochs=10)
   config.evaluation.batch_size = 8
   return Config.from_config_dict(config)
-
-
-@contextmanager
-def shallow_resnet18() -> Iterator[None]:
-  """One block a stage: compiling is what these runs spend their time on."""
-  shallow = resnet.Architecture(resnet.BasicBlock, (1, 1, 1, 1))
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(resnet.ARCHITECTURES, "resnet18", shallow)
-    yield
 
 
 class Run:
@@ -119,7 +108,9 @@ class Run:
   def restore(self, workdir: Path) -> TrainState:
     """Reads the newest checkpoint onto this run's devices."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    target = abstract_state(jax.eval_shape(self.start), mesh_lib.replicated(self.mesh))
+    target = abstract_state(
+      self.trainer.init.eval_shape(self.config.seed), mesh_lib.replicated(self.mesh)
+    )
     return checkpoints.restore(checkpoints.latest_step(), target)
 
 

@@ -4,7 +4,6 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,11 @@ from magnifier_jax.mesh import data_mesh, replicated
 from magnifier_jax.train_step import TrainState
 
 from .data.noise_tree import write_tree
-from .five_steps import RESULT, Run, Trained, make_config, shallow_resnet18
+from .five_steps import RESULT, Run, Trained, make_config
+
+pytestmark = pytest.mark.usefixtures("shallow_network")
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shallow() -> Iterator[None]:
-  """The shallow network, for every test here."""
-  with shallow_resnet18():
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from magnifier_jax.mesh import compiler_options, data_mesh
+from magnifier_jax.mesh import compiler_options, data_mesh, options_to_run_once
 
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere XLA's defaults stay")
 
@@ -42,3 +42,13 @@ def test_float32_products_are_ynnpacks_in_training_only(train: bool):
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_other_dtypes_keep_xlas_defaults(dtype: str):
   assert compiler_options(data_mesh(), jnp.dtype(dtype), train=True) == {}
+
+
+def test_a_program_that_runs_once_draws_the_same_bits():
+  def draw() -> jax.Array:
+    return jax.random.normal(jax.random.key(0), (64, 64))
+
+  options = options_to_run_once(data_mesh())
+  assert options
+  drawn = jax.jit(draw, compiler_options=options)()
+  assert (drawn == jax.jit(draw)()).all()

@@ -84,7 +84,7 @@ def _compute(case: Case) -> Ours:
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
   trainer = create_trainer(config, fixture.NUM_CLASSES, 10, mesh)
   network = trainer.network
-  shapes = jax.eval_shape(lambda: trainer.init(0))
+  shapes = trainer.init.eval_shape(0)
   loaded = load_state_dict(fixture.state_dict(), shapes.params, shapes.batch_stats)
   params, stats = jax.device_put(loaded, mesh_lib.replicated(mesh))
 
@@ -220,7 +220,7 @@ def test_embedding_after_three_updates(case: Case):
 def test_every_parameter_has_its_own_entry_in_the_reference():
   config = _config(SMALL32)
   trainer = create_trainer(config, fixture.NUM_CLASSES, 10, mesh_lib.data_mesh(jax.devices()[:1]))
-  shapes = jax.eval_shape(lambda: trainer.init(0))
+  shapes = trainer.init.eval_shape(0)
   arrays = traverse_util.flatten_dict(shapes.params) | traverse_util.flatten_dict(
     shapes.batch_stats
   )

@@ -26,6 +26,8 @@ from magnifier_jax.train_step import TrainState
 
 from .data.noise_tree import write_tree
 
+pytestmark = pytest.mark.usefixtures("shallow_network")
+
 MakeConfig = Callable[..., Config]
 ALL_DEVICES = mesh_lib.data_mesh
 
@@ -176,7 +178,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
   """A file system with room for one checkpoint of the tiny run."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  command = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
+  command = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
   if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
     pytest.skip("mounting a tmpfs is not permitted here")
   yield folder

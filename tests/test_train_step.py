@@ -16,6 +16,8 @@ from magnifier_jax.config import Config
 from magnifier_jax.mesh import DeviceError, check_batch_size, data_mesh
 from magnifier_jax.train_step import Batch, StepMetrics, create_trainer, total_loss
 
+pytestmark = pytest.mark.usefixtures("shallow_network")
+
 NUM_PEOPLE = 6
 STEPS_PER_EPOCH = 2
 
@@ -152,7 +154,7 @@ def bytes_kept_for_the_gradient(rematerialize: bool) -> int:
   """What the forward pass of an update hands over to the backward one."""
   config = make_config(model__rematerialize=rematerialize)
   trainer = create_trainer(config, NUM_PEOPLE, STEPS_PER_EPOCH, data_mesh(jax.devices()[:1]))
-  state = jax.eval_shape(lambda: trainer.init(0))
+  state = trainer.init.eval_shape(0)
   batch = jax.tree.map(jnp.asarray, make_batch())
 
   def backward(params: Any):

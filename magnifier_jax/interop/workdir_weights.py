@@ -70,7 +70,7 @@ def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
     ) from error
   mesh = mesh_lib.data_mesh()
   trainer = create_trainer(config, run.num_people, run.steps_per_epoch, mesh)
-  shapes = jax.eval_shape(lambda: trainer.init(config.seed))
+  shapes = trainer.init.eval_shape(config.seed)
   state = checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh)))
   checkpoints.close()
   return RestoredRun(step, run, config, trainer.network, state.params, state.batch_stats)
@@ -107,7 +107,7 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   check_whole_network(weights.state_dict, config.model.backbone, weights.path)
   # No epoch was trained here, so there is no number of steps in one.
   trainer = create_trainer(config, people, 0, mesh_lib.data_mesh(jax.devices()[:1]))
-  shapes = jax.eval_shape(lambda: trainer.init(config.seed))
+  shapes = trainer.init.eval_shape(config.seed)
   params, batch_stats = load_state_dict(
     weights.state_dict, shapes.params, shapes.batch_stats, source=str(weights.path)
   )

@@ -149,7 +149,7 @@ def test_paper_variant_on_resnet18_has_the_losses_of_our_network(float64: None):
   batch = _corner(_fixture_batch())
   twin = Twin(config, 767, FLOAT64)
   trainer = train_step.create_trainer(config, 767, 1, mesh_lib.data_mesh(jax.devices()[:1]))
-  shapes = jax.eval_shape(lambda: trainer.init(0))
+  shapes = trainer.init.eval_shape(0)
   state_dict = {name: value.numpy() for name, value in twin.network.state_dict().items()}
   params, batch_stats = jax.device_put(
     load_state_dict(state_dict, shapes.params, shapes.batch_stats)

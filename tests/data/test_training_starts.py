@@ -17,6 +17,8 @@ from magnifier_jax.evaluation import report
 
 from .noise_tree import write_images
 
+pytestmark = pytest.mark.usefixtures("shallow_network")
+
 _PEOPLE = ("0001", "0002", "0003", "0004")
 # 4 people, 32 × 32 pixels and one branch, so that one compilation serves every data set.
 _TINY = (
