@@ -73,7 +73,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     [B, H/stride, W/stride, F].
   """
   direct = functools.partial(_direct, stride=stride)
-  on_cpu = winograd.convolve if _winograd_pays(x, kernel, stride) else direct
+  on_cpu = winograd.convolve if _winograd_pays(x, kernel, stride, least_features=64) else direct
   return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=direct)
 
 
@@ -95,7 +95,9 @@ def _convolve_backward(
     # Eigen wants x turned around, and XLA would do that in the forward pass: 70 MB at batch 8.
     return direct(not_before(grad, x), kernel, grad)
 
-  on_cpu = winograd.gradients if _winograd_pays(*saved, stride) else direct_on_cpu
+  # With 64 features the gradients gain 8 %, and take 52 MB more of a step's peak at batch 16.
+  pays = _winograd_pays(*saved, stride, least_features=128)
+  on_cpu = winograd.gradients if pays else direct_on_cpu
   return jax.lax.platform_dependent(*saved, grad, cpu=on_cpu, default=direct)
 
 
@@ -113,11 +115,11 @@ def _direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   )
 
 
-def _winograd_pays(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+def _winograd_pays(x: jax.Array, kernel: jax.Array, stride: int, least_features: int) -> bool:
   """Whether Winograd's algorithm is quicker on a CPU, and exact enough."""
   if kernel.shape[:2] != (3, 3) or stride != 1 or x.shape[1] % 4 or x.shape[2] % 4:
     return False
   # With narrower kernels the transforms take as long as the products that they save; with few tiles
   # transforming the kernel does; bfloat16 is too coarse for them.
   tiles = x.size // x.shape[-1] // 16
-  return min(kernel.shape[2:]) >= 64 and tiles >= 100 and x.dtype.itemsize >= 4
+  return min(kernel.shape[2:]) >= least_features and tiles >= 100 and x.dtype.itemsize >= 4
