@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Compiling keeps one core busy at a time. A file stays in one process, which caches its networks.
-IN_PARALLEL := -n 2 --dist loadfile
+# Compiling keeps one core busy at a time. A file stays in one process, which caches its networks;
+# files go out in tests/conftest.py's order.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow requirements clean
 

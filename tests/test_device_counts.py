@@ -66,7 +66,7 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
   ("dtype", "num_devices"),
   [
     ("float64", 2),
-    ("float64", 4),
+    pytest.param("float64", 4, marks=pytest.mark.slow),
     ("float64", 8),
     pytest.param("float32", 8, marks=pytest.mark.slow),
   ],
