@@ -10,7 +10,7 @@ compiled, its weights are constants, folded with BatchNorm.
 """
 
 from benchmarks.command_line import create_parser, run, run_comparisons
-from magnifier_jax.host_memory import restart_with_huge_pages
+from magnifier_jax.devices.host_memory import restart_with_huge_pages
 
 
 def main() -> None:

@@ -28,13 +28,13 @@ import numpy as np
 
 from benchmarks import opponents, workloads
 from benchmarks.workloads import Workload
+from magnifier_jax.devices.mesh import data_mesh
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.evaluation.reranking import (
   PAPER_OPTIONS,
   evaluate_reranked,
   reranked_distances,
 )
-from magnifier_jax.mesh import data_mesh
 
 _MEANS = ("mAP", "mAP_trapezoid", "mINP")
 

@@ -18,8 +18,8 @@ from benchmarks.comparison import SideResult, alternate, jax_worker
 from benchmarks.reporting import Column, header, line, machine, num_cores, write_json
 from benchmarks.side import Work
 from benchmarks.train_step import batch_fault
+from magnifier_jax.devices.host_memory import restart_with_huge_pages
 from magnifier_jax.errors import UserError
-from magnifier_jax.host_memory import restart_with_huge_pages
 
 _SIZES = ((128, 64), (256, 128), (384, 192))
 _COLUMNS = (

@@ -25,7 +25,7 @@ from benchmarks.reporting import Column, header, line, machine, num_cores, write
 from benchmarks.worker import Worker
 from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidSplit, load
-from magnifier_jax.host_memory import restart_with_huge_pages
+from magnifier_jax.devices.host_memory import restart_with_huge_pages
 
 _QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 _SIDES = (

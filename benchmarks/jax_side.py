@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from benchmarks.cuhk03_config import NUM_PEOPLE
 from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
-from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.errors import UserError
-from magnifier_jax.network import Network, Tree, create_network
+from magnifier_jax.models.network import Network, Tree, create_network
 from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_state
 
 

@@ -31,7 +31,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from PIL import Image
 
-from magnifier_jax.metrics_log import read_records
+from magnifier_jax.workdir.metrics_log import read_records
 
 SMALL_NETWORK = (
   "--config.data.image_size_hw=(32, 32)",

@@ -17,7 +17,7 @@ from benchmarks.command_line import create_parser, run, run_comparisons, works
 from benchmarks.comparison import jax_worker
 from benchmarks.reporting import Column, header, line
 from benchmarks.side import IMAGES_PER_IDENTITY, Work
-from magnifier_jax.host_memory import restart_with_huge_pages
+from magnifier_jax.devices.host_memory import restart_with_huge_pages
 
 _TRACED_STEPS = {"cpu": 1, "gpu": 10}
 _TRACE_LINES = 15

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
 from magnifier_jax.evaluation.ranking import Identities
-from magnifier_jax.metrics_log import Progress, say
-from magnifier_jax.network import Network, Tree
+from magnifier_jax.models.network import Network, Tree
+from magnifier_jax.workdir.metrics_log import Progress, say
 
 if TYPE_CHECKING:
   from magnifier_jax.data.pipeline import EvaluationBatch

@@ -8,25 +8,25 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import (
+from magnifier_jax.config import Config, EvaluationConfig, PublishedResult
+from magnifier_jax.data import dataset as dataset_lib
+from magnifier_jax.data.dataset import ReidDataset
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.errors import UserError
+from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
+from magnifier_jax.evaluation.embedding import Embeddings
+from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.report.collection import report_data
+from magnifier_jax.train_step import TrainState, create_trainer
+from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
   abstract_state,
   check_same_run,
   run_record,
 )
-from magnifier_jax.config import Config, EvaluationConfig, PublishedResult
-from magnifier_jax.data import dataset as dataset_lib
-from magnifier_jax.data.dataset import ReidDataset
-from magnifier_jax.errors import UserError
-from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
-from magnifier_jax.evaluation.embedding import Embeddings
-from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
-from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
-from magnifier_jax.metrics_log import say
-from magnifier_jax.run_report import report_data
-from magnifier_jax.train_step import TrainState, create_trainer
+from magnifier_jax.workdir.metrics_log import say
 
 RERANKED = "all, re-ranked"
 
@@ -80,7 +80,7 @@ def publish(
   # Every process takes part in predicting the parts; one writes.
   data = report_data(config, workdir, dataset, evaluator, state, embeddings, results)
   if jax.process_index() == 0:
-    from magnifier_jax.evaluation.report import write_report  # Matplotlib: not before it is needed
+    from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
 
     path = workdir / "report.html"
     write_report(path, data)

@@ -10,9 +10,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from magnifier_jax.config_argument import last_line
-from magnifier_jax.distributed import CLUSTERS, Launch, initialize
-from magnifier_jax.host_memory import restart_with_huge_pages
-from magnifier_jax.preemption import EXIT_CODE, Preempted, Preemption
+from magnifier_jax.devices.host_memory import restart_with_huge_pages
+from magnifier_jax.devices.preemption import EXIT_CODE, Preempted, Preemption
+from magnifier_jax.devices.processes import CLUSTERS, Launch, initialize
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -64,7 +64,7 @@ def main(argv: list[str], preemption: Preemption) -> None:
     jax.config.update("jax_enable_x64", True)
   initialize(Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
   preemption.listen()  # again: joining other processes installs a handler of JAX's
-  from magnifier_jax.compilation_cache import use_compilation_cache
+  from magnifier_jax.devices.compilation_cache import use_compilation_cache
 
   use_compilation_cache(_COMPILATION_CACHE.value)
   workdir = Path(_WORKDIR.value or f"runs/{config.name}")

@@ -8,26 +8,17 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import (
-  Checkpoints,
-  RunRecord,
-  abstract_state,
-  check_same_run,
-  run_record,
-)
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
-from magnifier_jax.disk_space import DiskFullError, full_disk_reason
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.devices.preemption import Preempted, Preemption
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.interop.initialization import initialize
-from magnifier_jax.metrics_log import MetricsLog, Progress, flatten, say
-from magnifier_jax.preemption import Preempted, Preemption
 from magnifier_jax.train_step import (
   Batch,
   StepMetrics,
@@ -37,6 +28,15 @@ from magnifier_jax.train_step import (
   create_trainer,
   draw_state,
 )
+from magnifier_jax.workdir.checkpoints import (
+  Checkpoints,
+  RunRecord,
+  abstract_state,
+  check_same_run,
+  run_record,
+)
+from magnifier_jax.workdir.disk_space import DiskFullError, full_disk_reason
+from magnifier_jax.workdir.metrics_log import MetricsLog, Progress, flatten, say
 
 
 class DivergenceError(UserError):

@@ -10,13 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from magnifier_jax import losses
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.computation_order import not_before
 from magnifier_jax.config import Config, LossConfig
-from magnifier_jax.host_memory import release_freed_memory
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.devices.host_memory import release_freed_memory
+from magnifier_jax.models.cpu.computation_order import not_before
 from magnifier_jax.models.magnifier_net import MagnifierNetOutput
+from magnifier_jax.models.network import Network, Tree, create_network
 from magnifier_jax.models.parts import resize_nearest
-from magnifier_jax.network import Network, Tree, create_network
 from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
 
 

@@ -13,15 +13,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import Checkpoints, abstract_state, run_record
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.pipeline import train_batches
-from magnifier_jax.distributed import Launch, initialize
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.devices.processes import Launch, initialize
 from magnifier_jax.evaluate import Evaluator, identities
 from magnifier_jax.evaluation.ranking import evaluate_ranking
 from magnifier_jax.train_step import Batch, TrainState, create_trainer
+from magnifier_jax.workdir.checkpoints import Checkpoints, abstract_state, run_record
 
 from .shallow_network import shallow_resnet18
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax.mesh import data_mesh, replicated
+from magnifier_jax.devices.mesh import data_mesh, replicated
 from magnifier_jax.train_step import TrainState
 
 from .data.noise_tree import write_tree

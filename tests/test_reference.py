@@ -11,8 +11,8 @@ import pytest
 from flax import traverse_util
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import entry, load_state_dict, to_state_dict
 from magnifier_jax.train_step import Batch, LossTerms, create_trainer, total_loss
 

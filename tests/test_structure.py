@@ -53,15 +53,15 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path):
     f"magnifier_jax.{name}"
     for name in (
       "train_step",
-      "network",
-      "mesh",
+      "models.network",
+      "devices.mesh",
       "optimizer",
-      "checkpoints",
+      "workdir.checkpoints",
       "interop.initialization",
       "evaluation.embedding",
       "evaluation.ranking",
       "evaluation.reranking",
-      "evaluation.report",
+      "report.page",
     )
   ]
   program = (

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.config import Config, ConfigError
-from magnifier_jax.disk_space import DiskFullError
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.devices.mesh import DeviceError
+from magnifier_jax.devices.preemption import Preempted, Preemption
 from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
-from magnifier_jax.mesh import DeviceError
-from magnifier_jax.metrics_log import read_records
-from magnifier_jax.preemption import Preempted, Preemption
 from magnifier_jax.train import DivergenceError, train
 from magnifier_jax.train_step import TrainState
+from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
+from magnifier_jax.workdir.disk_space import DiskFullError
+from magnifier_jax.workdir.metrics_log import read_records
 
 from .data.noise_tree import write_tree
 

@@ -18,14 +18,14 @@ from absl import logging
 
 from magnifier_jax.config import ConfigError, DataConfig
 from magnifier_jax.data import validation_people
-from magnifier_jax.data.cuhk03_np import Cuhk03Np
-from magnifier_jax.data.dukemtmc import DukemtmcReid, OccludedDuke
-from magnifier_jax.data.file_builder import FileReidBuilder
-from magnifier_jax.data.image_list import ImageList
-from magnifier_jax.data.market1501 import Market1501
-from magnifier_jax.data.msmt17 import Msmt17
+from magnifier_jax.data.datasets.cuhk03_np import Cuhk03Np
+from magnifier_jax.data.datasets.dukemtmc import DukemtmcReid, OccludedDuke
+from magnifier_jax.data.datasets.file_builder import FileReidBuilder
+from magnifier_jax.data.datasets.image_list import ImageList
+from magnifier_jax.data.datasets.market1501 import Market1501
+from magnifier_jax.data.datasets.msmt17 import Msmt17
+from magnifier_jax.data.datasets.synthetic_reid import SyntheticReid
 from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError, SplitIndex
-from magnifier_jax.data.synthetic_reid import SyntheticReid
 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
 

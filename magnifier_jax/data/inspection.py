@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from magnifier_jax.config import NUM_PARTS, DataConfig
-from magnifier_jax.data.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
+from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
 from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
 
 _HEIGHT_RANGE = (32, 2048)  # pixels; beyond it an image is hardly a person's box

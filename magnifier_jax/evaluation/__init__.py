@@ -1,1 +1,1 @@
-"""Embedding, ranking metrics, re-ranking, report."""
+"""Numbers of an evaluation: embedding, distances, ranking, re-ranking."""

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from magnifier_jax.devices.mesh import data_mesh
 from magnifier_jax.evaluation.distances import check_embeddings, distance_blocks, smallest
 from magnifier_jax.evaluation.identities import (
   EvaluationError,
@@ -33,7 +34,6 @@ from magnifier_jax.evaluation.match_ranks import (
   rank_matches,
 )
 from magnifier_jax.evaluation.sharded_ranks import rank_blocks_on_mesh
-from magnifier_jax.mesh import data_mesh
 
 __all__ = [
   "EvaluationError",

@@ -9,21 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import (
+from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
+from magnifier_jax.interop.torchvision_weights import check_whole_network
+from magnifier_jax.interop.weights_file import WeightsFile
+from magnifier_jax.models.network import Network, Tree
+from magnifier_jax.optimizer import adam_with_l2
+from magnifier_jax.train_step import TrainState, create_trainer
+from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
   RunRecord,
   abstract_state,
   run_record,
 )
-from magnifier_jax.config import Config, ConfigError
-from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
-from magnifier_jax.interop.torchvision_weights import check_whole_network
-from magnifier_jax.interop.weights_file import WeightsFile
-from magnifier_jax.network import Network, Tree
-from magnifier_jax.optimizer import adam_with_l2
-from magnifier_jax.train_step import TrainState, create_trainer
 
 ORIGIN = "initial_weights.json"
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from magnifier_jax.computation_order import not_before
-from magnifier_jax.models import winograd
+from magnifier_jax.models.cpu import winograd
+from magnifier_jax.models.cpu.computation_order import not_before
 from magnifier_jax.models.layers import param_dtype_of, torch_default
 
 

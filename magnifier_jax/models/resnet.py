@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from magnifier_jax.models.convolution import Conv, Conv1x1
+from magnifier_jax.models.cpu.shift import shift
 from magnifier_jax.models.layers import BatchNorm
-from magnifier_jax.models.shift import shift
 
 
 class ResNetFeatures(NamedTuple):

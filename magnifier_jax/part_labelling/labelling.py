@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from magnifier_jax.config import NUM_PARTS
-from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
+from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.image_files import encode_png
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.part_labelling.label_record import LabelRecord

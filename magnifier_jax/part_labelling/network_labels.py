@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from magnifier_jax import mesh as mesh_lib
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.workdir_weights import RestoredRun, restore_workdir
-from magnifier_jax.network import Tree
+from magnifier_jax.models.network import Tree
 from magnifier_jax.part_labelling.labeller import LabellingError, LabelMethod, PersonImage
 from magnifier_jax.part_labelling.score_grids import Box, classes_of_scores
 

@@ -20,13 +20,13 @@ from tqdm import tqdm
 from magnifier_jax.config import DataConfig
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, inspection
-from magnifier_jax.data.file_builder import FileReidBuilder, FileSource
+from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
-from magnifier_jax.evaluation import report_pictures
-from magnifier_jax.html_templates import template_environment
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
+from magnifier_jax.report import pictures as report_pictures
+from magnifier_jax.report.html_templates import template_environment
 from magnifier_jax.tools.program import make_parser, run_tool
 
 _SAMPLES = 12  # a split
@@ -159,7 +159,7 @@ def _render(
 ) -> str:
   """Returns the page as HTML that needs no other file."""
   # The page looks like the report of a run.
-  environment = template_environment("magnifier_jax.tools", "magnifier_jax.evaluation")
+  environment = template_environment("magnifier_jax.tools", "magnifier_jax.report")
   environment.filters |= {
     "photograph": report_pictures.photograph_uri,
     "paint": report_pictures.paint_parts,

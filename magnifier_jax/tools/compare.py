@@ -11,9 +11,9 @@ with bar charts (.html) and the bar chart alone (.svg).
 from collections.abc import Sequence
 from pathlib import Path
 
-from magnifier_jax.comparison import compare
-from magnifier_jax.comparison_files import check_suffix, write_comparison
-from magnifier_jax.comparison_tables import as_text
+from magnifier_jax.comparison.output_files import check_suffix, write_comparison
+from magnifier_jax.comparison.runs import compare
+from magnifier_jax.comparison.tables import as_text
 from magnifier_jax.tools.program import make_parser, run_tool
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset
-from magnifier_jax.data.file_builder import FileReidBuilder
+from magnifier_jax.data.datasets.file_builder import FileReidBuilder
 from magnifier_jax.data.occlusion import PARTS
 from magnifier_jax.data.records import SPLITS
 from magnifier_jax.part_labelling import labelling

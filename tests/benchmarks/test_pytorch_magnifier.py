@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax import train_step
 from magnifier_jax.config import Config
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import load_state_dict
 from tests.test_reference import LOSS_NAMES, assert_close, fixture, golden
 

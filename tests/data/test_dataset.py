@@ -60,7 +60,7 @@ def test_an_unchanged_folder_is_not_prepared_again(make_config, tmp_path, monkey
 
 _KILLED_AT_THE_LAST_IMAGE = """
 import os, signal, sys
-from magnifier_jax.data.cuhk03_np import Cuhk03Np
+from magnifier_jax.data.datasets.cuhk03_np import Cuhk03Np
 import tensorflow_datasets as tfds
 
 read_record = Cuhk03Np.read_record

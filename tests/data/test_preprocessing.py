@@ -16,7 +16,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.data import image_ops
 from magnifier_jax.data.tensorflow_on_cpu import tf
 from magnifier_jax.interop.state_dict import load_state_dict
-from magnifier_jax.network import Network, create_network
+from magnifier_jax.models.network import Network, create_network
 from tests.test_reference import fixture
 
 CONFIG = Config.from_config_dict(get_config())

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from magnifier_jax import evaluate
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax import train as train_lib
 from magnifier_jax.config_argument import load_config
-from magnifier_jax.evaluation import report
+from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.report import page as report
 
 from .noise_tree import write_images
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks import opponents
+from magnifier_jax.devices.mesh import data_mesh
 from magnifier_jax.evaluation.ranking import (
   Identities,
   RankingMetrics,
   evaluate_ranking,
   nearest,
 )
-from magnifier_jax.mesh import data_mesh
 from tests.evaluation.random_features import clustered, coarse, identities
 
 _MEANS = ("mAP", "mAP_trapezoid", "mINP", "cmc", "num_queries")

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import Tree, to_state_dict
-from magnifier_jax.network import create_network
+from magnifier_jax.models.network import create_network
 from magnifier_jax.train_step import TrainState
 
 

@@ -7,7 +7,7 @@ import pytest
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.interop.state_dict import StateDictError, load_state_dict, to_state_dict
-from magnifier_jax.network import create_network
+from magnifier_jax.models.network import create_network
 
 
 @pytest.fixture(scope="module")

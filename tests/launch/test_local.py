@@ -13,13 +13,13 @@ import pytest
 from tests.launch.conftest import FakePrograms
 
 GLOBAL_SUM = """
-  from magnifier_jax.distributed import Launch, initialize
+  from magnifier_jax.devices.processes import Launch, initialize
 
   initialize(Launch())
   import jax
   import jax.numpy as jnp
   import numpy as np
-  from magnifier_jax.mesh import data_mesh, replicated, to_global
+  from magnifier_jax.devices.mesh import data_mesh, replicated, to_global
 
   mesh = data_mesh()
   first = 2.0 * jax.process_index()

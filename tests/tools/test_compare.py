@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from magnifier_jax.comparison import CompareError, compare
-from magnifier_jax.comparison_files import write_comparison
-from magnifier_jax.comparison_tables import as_json, as_markdown, as_text, switches
+from magnifier_jax.comparison.output_files import write_comparison
+from magnifier_jax.comparison.runs import CompareError, compare
+from magnifier_jax.comparison.tables import as_json, as_markdown, as_text, switches
 from magnifier_jax.interop.weights_file import write_weights
-from magnifier_jax.metrics_log import MetricsFileError
 from magnifier_jax.tools import convert
 from magnifier_jax.tools.compare import cli, main
+from magnifier_jax.workdir.metrics_log import MetricsFileError
 from tests.interop.small_network import small_network
 from tests.tools.evaluated_runs import accuracies, small, write_run
 

@@ -12,18 +12,18 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate_run
-from magnifier_jax import mesh as mesh_lib
-from magnifier_jax.checkpoints import CheckpointError, Checkpoints
+from magnifier_jax import evaluate as evaluate_run
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluate_run import load_embeddings
 from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
 from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
+from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 from tests.test_reference import assert_close, fixture, golden
 

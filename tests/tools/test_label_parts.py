@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from configs.cuhk03 import get_config
-from magnifier_jax import mesh as mesh_lib
 from magnifier_jax.config import Config
+from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile
 from magnifier_jax.interop.workdir_weights import write_workdir
-from magnifier_jax.network import create_network
+from magnifier_jax.models.network import create_network
 from magnifier_jax.part_labelling.labeller import LabelMethod, PersonImage
 from magnifier_jax.part_labelling.network_labels import weigh_by_shares
 from magnifier_jax.tools import check_data, label_parts

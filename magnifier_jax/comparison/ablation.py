@@ -1,0 +1,196 @@
+"""Config variants × seeds, trained one after the other and compared."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+from magnifier_jax.comparison.output_files import SUFFIXES, write_comparison
+from magnifier_jax.comparison.run_clock import RunClock, RunTimes, format_duration
+from magnifier_jax.comparison.runs import RunResult, compare, read_run, result_fields
+from magnifier_jax.comparison.tables import as_text
+from magnifier_jax.comparison.training_process import run_training
+from magnifier_jax.config import Config
+from magnifier_jax.config_argument import load_config
+from magnifier_jax.errors import UserError
+
+_SHOWN_LINES = 3  # of a failed run's console
+_TERMINAL_SECONDS = 1.0  # between two changes of a terminal's last line
+
+# (arguments of `magnifier_jax.main`, log file, callback for each line) → exit code
+Runner = Callable[[Sequence[str], Path, Callable[[str], None]], int]
+
+
+class AblationError(UserError):
+  """What was asked for cannot be run."""
+
+
+class PlannedRun(NamedTuple):
+  """One variant with one seed."""
+
+  variant: str
+  seed: int
+  config: Config
+  workdir: Path
+  arguments: tuple[str, ...]  # of `magnifier_jax.main`
+
+
+def plan(
+  file: str, variants: Sequence[str], seeds: Sequence[int], output: Path, settings: Sequence[str]
+) -> list[PlannedRun]:
+  """Returns the runs in the order in which to run them: all variants of a seed, then the next.
+
+  Args:
+    file: the config file, perhaps with variants after a colon that all runs share.
+    variants: of the file; several joined by + make one.
+    seeds: each variant is run with each of them.
+    output: gets a folder for each run.
+    settings: 'field=value', for all runs.
+
+  Raises:
+    AblationError: on a repeated variant or seed, or a setting that is none.
+    ConfigError: on a variant or a setting that the config does not have.
+  """
+  for option, values in (("--variants", variants), ("--seeds", seeds)):
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+      raise AblationError(f"{option}: {repeated} is there more than once")
+  overrides = [_override(setting) for setting in settings]
+  return [
+    _planned_run(file, variant, seed, output, overrides) for seed in seeds for variant in variants
+  ]
+
+
+def _override(setting: str) -> str:
+  field, equals, value = setting.removeprefix("config.").partition("=")
+  if not (field and equals):
+    raise AblationError(f"--set: {setting!r} does not look like training.num_epochs=4")
+  if field == "seed":
+    raise AblationError("--set: the seed is for --seeds to set")
+  return f"--config.{field}={value}"
+
+
+def _planned_run(
+  file: str, variant: str, seed: int, output: Path, overrides: Sequence[str]
+) -> PlannedRun:
+  config_file = f"{file}{',' if ':' in file else ':'}{variant.replace('+', ',')}"
+  overrides = [*overrides, f"--config.seed={seed}"]
+  workdir = output / variant / f"seed{seed}"
+  return PlannedRun(
+    variant,
+    seed,
+    load_config(config_file, overrides),
+    workdir,
+    (f"--config={config_file}", f"--workdir={workdir}", *overrides),
+  )
+
+
+class Ablation:
+  """Runs what was planned, and says how far it is.
+
+  Args:
+    runs: in their order.
+    output: gets the comparison, after every run.
+    console: lines go there; on a terminal the last one follows the run.
+    runner: of one run.
+  """
+
+  def __init__(
+    self, runs: Sequence[PlannedRun], output: Path, console: TextIO, runner: Runner = run_training
+  ):
+    self._runs = runs
+    self._output = output
+    self._console = console
+    self._runner = runner
+    self._times = RunTimes()
+
+  def run(self) -> list[PlannedRun]:
+    """Runs all that has not finished before; returns those that failed."""
+    failed = []
+    for index, run in enumerate(self._runs):
+      label = f"[{index + 1}/{len(self._runs)}] {run.variant}, seed {run.seed}"
+      result = finished_result(run)
+      if result is not None:
+        self._say(f"{label}: finished before, {_accuracy(result)}")
+      elif not self._run_one(run, label, [later.variant for later in self._runs[index + 1 :]]):
+        failed.append(run)
+      else:
+        self.compare()
+    return failed
+
+  def compare(self) -> str | None:
+    """Writes the comparison of what has finished; returns it as text, None where nothing has."""
+    workdirs = [run.workdir for run in self._runs if finished_result(run) is not None]
+    if not workdirs:
+      return None
+    comparisons = compare(workdirs)
+    suffixes = list(SUFFIXES)
+    if len(comparisons) > 1:
+      suffixes.remove(".svg")  # it shows one test set; the one that is there is of fewer runs
+      (self._output / "comparison.svg").unlink(missing_ok=True)
+    for suffix in suffixes:
+      write_comparison(comparisons, self._output / f"comparison{suffix}")
+    return f"{as_text(comparisons)}\nwritten: {self._output}/comparison{{{','.join(suffixes)}}}"
+
+  def _run_one(self, run: PlannedRun, label: str, later: Sequence[str]) -> bool:
+    clock, last_lines, shown = RunClock(), [], 0.0
+    log = run.workdir / "console.log"
+    self._say(f"{label}: started, {log}")
+
+    def on_line(line: str) -> None:
+      nonlocal shown
+      last_lines[:] = [*last_lines, line][-_SHOWN_LINES:]
+      if clock.read(line) and time.monotonic() - shown >= _TERMINAL_SECONDS:
+        shown = time.monotonic()
+        self._follow(f"{label}: {line.split('  ')[0]}, {self._left(clock, later)}")
+
+    exit_code = self._runner(run.arguments, log, on_line)
+    self._follow("")
+    result = finished_result(run)
+    took = format_duration(clock.elapsed)
+    if exit_code == 0 and result is not None:
+      self._times.add(run.variant, clock.whole() or clock.elapsed)
+      left = format_duration(self._times.estimate(later))
+      self._say(f"{label}: {_accuracy(result)}, took {took}, about {left} left in all")
+      return True
+    reason = f"exit code {exit_code}" if exit_code else "it left no results of its last step"
+    self._say(f"{label}: FAILED after {took}, {reason}; {log} ends with")
+    self._say("\n".join(f"    {line}" for line in last_lines))
+    return False
+
+  def _left(self, clock: RunClock, later: Sequence[str]) -> str:
+    own, others = clock.left(), self._times.estimate(later, clock.whole())
+    in_all = None if own is None or others is None else own + others
+    return f"{format_duration(own)} left, about {format_duration(in_all)} in all"
+
+  def _say(self, lines: str) -> None:
+    print(lines, file=self._console, flush=True)
+
+  def _follow(self, line: str) -> None:
+    """Replaces a terminal's last line; elsewhere it would be one more."""
+    if self._console.isatty():
+      print(f"\r\x1b[K{line}", end="", file=self._console, flush=True)
+
+
+def finished_result(run: PlannedRun) -> RunResult | None:
+  """Returns the results of a planned run; None unless it has come to its end as it was planned."""
+  try:
+    result = read_run(run.workdir)
+  except UserError:
+    return None
+  wanted = run.config.to_dict()
+  report = run.workdir / "report.html"
+  finished = (
+    result.steps_per_epoch is not None
+    and result.step == run.config.training.num_epochs * result.steps_per_epoch
+    and result_fields(result.config) == result_fields(wanted)
+    # It is written after the numbers; an older one is of fewer epochs.
+    and report.exists()
+    and report.stat().st_mtime >= (run.workdir / "metrics.json").stat().st_mtime
+  )
+  return result if finished else None
+
+
+def _accuracy(result: RunResult) -> str:
+  whole = result.rows["all"]
+  return f"rank-1 {100 * whole['rank1']:.1f} %, mAP {100 * whole['mAP']:.1f} %"

@@ -1,0 +1,311 @@
+"""Results of several runs: read from their workdirs, grouped by config, averaged over seeds."""
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from magnifier_jax.config import PublishedResult
+from magnifier_jax.errors import UserError
+from magnifier_jax.interop.workdir_weights import ORIGIN
+from magnifier_jax.report.reference_settings import (
+  differences_from_reference,
+  leaves,
+  published_row,
+)
+from magnifier_jax.workdir.checkpoints import FREE_FIELDS, Checkpoints
+from magnifier_jax.workdir.metrics_log import read_records
+
+WHOLE = "all"  # the row of the whole embedding
+
+# Of the fields that a run's continuation may change, those that change its results.
+_RESULT_FIELDS = ("data.validation_people", "evaluation.flip", "evaluation.rerank")
+
+# What is read of a stored config by name. Other fields may be missing in one of an earlier version.
+_NEEDED = frozenset(
+  {"name", "seed", "model", "data", "loss", "training", "evaluation", "published"}
+  | {"published_source"}
+)
+
+
+class CompareError(UserError):
+  """A workdir has no results, damaged ones, or ones that cannot stand beside the others."""
+
+
+class Statistic(NamedTuple):
+  """A metric over the seeds of a group, as a fraction."""
+
+  mean: float
+  spread: float  # sample standard deviation; NaN for a single seed
+  values: tuple[float, ...]  # in the order of the seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+  """What one workdir holds.
+
+  Attributes:
+    workdir: of the run.
+    config: nested, as it was stored.
+    step: updates done; None for saved embeddings.
+    steps_per_epoch: of its training; None where nothing was trained.
+    rows: {row: {metric: fraction}}; the whole embedding is 'all'.
+    untrained: {metric: fraction} of the whole embedding before the first update, if measured.
+    initial_weights: where its weights came from, with the SHA-256 of a file; None if drawn.
+  """
+
+  workdir: Path
+  config: Mapping[str, Any]
+  step: int | None
+  steps_per_epoch: int | None
+  rows: Mapping[str, Mapping[str, float]]
+  untrained: Mapping[str, float] | None
+  initial_weights: Mapping[str, Any] | None
+
+  @property
+  def seed(self) -> int:
+    """The seed of the run."""
+    return self.config["seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Runs that differ in nothing but the seed.
+
+  Attributes:
+    name: the config's; where several groups share one, with what tells them apart.
+    runs: at least one, by seed.
+  """
+
+  name: str
+  runs: tuple[RunResult, ...]
+
+  @property
+  def config(self) -> Mapping[str, Any]:
+    """The config that the runs share, with the first one's seed."""
+    return self.runs[0].config
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds of the runs."""
+    return tuple(run.seed for run in self.runs)
+
+  @property
+  def step(self) -> int | None:
+    """Updates done by each run."""
+    return self.runs[0].step
+
+  @property
+  def rows(self) -> list[str]:
+    """The rows of results that every run has."""
+    return [row for row in self.runs[0].rows if all(row in run.rows for run in self.runs)]
+
+  def metrics(self, row: str) -> list[str]:
+    """Returns the accuracies that a row of results has in every run."""
+    first, *others = (run.rows[row] for run in self.runs)
+    return [
+      name
+      for name in first
+      if not name.startswith("num_") and all(name in other for other in others)
+    ]
+
+  def statistic(self, row: str, metric: str) -> Statistic:
+    """Returns a metric of a row of results over the seeds; NaN where it was not measured."""
+    return _statistic([run.rows[row].get(metric, math.nan) for run in self.runs])
+
+  def untrained(self, metric: str) -> Statistic | None:
+    """Returns a metric of the whole embedding before training; None unless each run has it."""
+    measured = [run.untrained for run in self.runs if run.untrained is not None]
+    if len(measured) < len(self.runs):
+      return None
+    return _statistic([summary.get(metric, math.nan) for summary in measured])
+
+  def published(self, row: str) -> PublishedResult | None:
+    """Returns the published numbers, in percent, of what a row of results measures."""
+    name = published_row(self.config, row)
+    return PublishedResult(**self.config["published"][name]) if name else None
+
+  def differences_from_reference(self) -> list[str]:
+    """Returns the settings that are not the authors'."""
+    return differences_from_reference(self.config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Groups whose numbers may stand beside one another: all of one test set.
+
+  Attributes:
+    dataset: its name, and that of the people if they are not the test people.
+    groups: in the order in which they were named.
+    published_source: where the published numbers stand.
+  """
+
+  dataset: str
+  groups: tuple[Group, ...]
+  published_source: str
+
+  @property
+  def rows(self) -> list[str]:
+    """The rows of results that any group has: the branches first, the whole embedding last."""
+    rows = dict.fromkeys(row for group in self.groups for row in group.rows)
+    return [row for row in rows if not row.startswith(WHOLE)] + [
+      row for row in rows if row.startswith(WHOLE)
+    ]
+
+
+def _statistic(values: Sequence[float]) -> Statistic:
+  spread = statistics.stdev(values) if len(values) > 1 else math.nan
+  return Statistic(statistics.fmean(values), spread, tuple(values))
+
+
+def compare(workdirs: Sequence[Path]) -> list[Comparison]:
+  """Reads and groups the results of runs.
+
+  Args:
+    workdirs: of evaluated runs, in the order in which to show them.
+
+  Returns:
+    One comparison for each test set.
+
+  Raises:
+    CompareError: on a workdir without results or with damaged ones, and on two of one config and
+      seed.
+    MetricsFileError: on a damaged `metrics.jsonl`.
+  """
+  sets: dict[str, list[RunResult]] = {}
+  for workdir in workdirs:
+    run = read_run(workdir)
+    sets.setdefault(_test_set(run.config), []).append(run)
+  return [
+    Comparison(dataset, _groups(runs), runs[0].config["published_source"])
+    for dataset, runs in sets.items()
+  ]
+
+
+def read_run(workdir: Path) -> RunResult:
+  """Reads the results of a run.
+
+  Raises:
+    CompareError: when there are none, or they are damaged.
+    MetricsFileError: on a damaged `metrics.jsonl`.
+  """
+  metrics = _read_json(
+    workdir / "metrics.json", "no results there; train the run, or evaluate it with --mode=evaluate"
+  )
+  rows = {name: row for name, row in metrics.items() if isinstance(row, dict)}
+  if not all(isinstance(row.get("mAP"), float) for row in (rows.get(WHOLE, {}), *rows.values())):
+    raise CompareError(
+      f"{workdir / 'metrics.json'}: not a table of results; evaluate the run again"
+    )
+  record = _stored_record(workdir)
+  config = record["config"]
+  evaluation = config["evaluation"] | {"flip": metrics.get("flip", config["evaluation"]["flip"])}
+  return RunResult(
+    workdir,
+    config | {"evaluation": evaluation},
+    metrics.get("step"),
+    record.get("steps_per_epoch") or None,
+    rows,
+    _untrained(workdir),
+    _initial_weights(workdir),
+  )
+
+
+def _read_json(path: Path, when_missing: str) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise CompareError(f"{path}: {when_missing}") from error
+  except (OSError, ValueError) as error:
+    raise CompareError(f"{path}: cannot be read ({error}); evaluate the run again") from error
+  if not isinstance(content, dict):
+    raise CompareError(f"{path}: not a JSON object; evaluate the run again")
+  return content
+
+
+def _stored_record(workdir: Path) -> Mapping[str, Any]:
+  """Returns `config.json`, or the checkpoint's record: a converted checkpoint has no other."""
+  path = workdir / "config.json"
+  if path.exists():
+    record = _read_json(path, "")
+  else:
+    checkpoints = Checkpoints(workdir, read_only=True)
+    step = checkpoints.latest_step()
+    if step is None:
+      raise CompareError(f"{workdir}: neither config.json nor a checkpoint says what it is of")
+    record = checkpoints.read_run(step)._asdict()
+  config = record.get("config")
+  if not isinstance(config, dict) or not config.keys() >= _NEEDED:
+    raise CompareError(f"{path}: not the record of a run; start the run again, which writes it")
+  return record
+
+
+def _untrained(workdir: Path) -> Mapping[str, float] | None:
+  for record in read_records(workdir):
+    if record["step"] == 0 and "eval/mAP" in record:
+      return {
+        name.removeprefix("eval/"): value
+        for name, value in record.items()
+        if name.startswith("eval/")
+      }
+  return None
+
+
+def _initial_weights(workdir: Path) -> Mapping[str, Any] | None:
+  path = workdir / ORIGIN
+  return _read_json(path, "") if path.exists() else None
+
+
+def _test_set(config: Mapping[str, Any]) -> str:
+  people = config["data"].get("validation_people", 0)
+  return config["data"]["dataset"] + (f", {people} validation people" if people else "")
+
+
+def _groups(runs: Sequence[RunResult]) -> tuple[Group, ...]:
+  found: list[list[RunResult]] = []
+  for run in runs:
+    same = next((group for group in found if not _differences(group[0], run)), None)
+    if same is None:
+      found.append([run])
+      continue
+    for other in same:
+      if other.seed == run.seed:
+        raise CompareError(
+          f"{other.workdir} and {run.workdir} are one config with one seed, {run.seed}; name one"
+        )
+    same.append(run)
+  ordered = [tuple(sorted(group, key=lambda run: run.seed)) for group in found]
+  return tuple(Group(_group_name(group, ordered), group) for group in ordered)
+
+
+def _differences(one: RunResult, other: RunResult) -> list[str]:
+  """Returns what tells two runs apart beside their seeds, 'field: value' of the other."""
+  ours, theirs = result_fields(one.config), result_fields(other.config)
+  ours, theirs = ours | {"step": one.step}, theirs | {"step": other.step}
+  return [
+    f"{name}: {theirs.get(name, 'not recorded')}"
+    for name in sorted(ours.keys() | theirs.keys())
+    if name != "seed" and (name not in ours or name not in theirs or ours[name] != theirs[name])
+  ]
+
+
+def _group_name(group: Sequence[RunResult], groups: Sequence[Sequence[RunResult]]) -> str:
+  name = group[0].config["name"]
+  others = [other for other in groups if other[0].config["name"] == name]
+  if others[0] is group:
+    return name
+  return f"{name} ({', '.join(_differences(others[0][0], group[0]))})"
+
+
+def result_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {dotted name: value} of the fields that decide the results of so many updates."""
+  return {name: value for name, value in leaves(config) if _decides_results(name)}
+
+
+def _decides_results(field: str) -> bool:
+  if field.startswith(_RESULT_FIELDS):
+    return True
+  return field != "name" and not field.startswith(FREE_FIELDS)

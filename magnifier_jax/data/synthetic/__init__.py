@@ -1,0 +1,1 @@
+"""The drawn pedestrians of the built-in data set."""

@@ -1,0 +1,85 @@
+"""Which checkpoints stay, and what comes back from them."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs.cuhk03 import get_config
+from magnifier_jax.config import Config
+from magnifier_jax.devices.mesh import data_mesh, replicated
+from magnifier_jax.train_step import TrainState
+from magnifier_jax.workdir.checkpoints import (
+  CheckpointError,
+  Checkpoints,
+  abstract_state,
+  check_same_run,
+  run_record,
+)
+
+CONFIG = Config.from_config_dict(get_config("small"))
+RECORD = run_record(CONFIG, num_people=3, steps_per_epoch=2)
+
+
+def make_state(step: int) -> TrainState:
+  kernel = jnp.full((2, 3), float(step))
+  moments = ({"kernel": kernel * 2}, jnp.zeros((), jnp.int32))
+  return TrainState(jnp.int32(step), {"kernel": kernel}, {"mean": kernel[0]}, moments)
+
+
+def save_all(workdir: Path, mean_ap_by_step: dict[int, float], keep: int = 1) -> Checkpoints:
+  checkpoints = Checkpoints(workdir, keep)
+  for step, mean_ap in mean_ap_by_step.items():
+    checkpoints.save(make_state(step), RECORD)
+    checkpoints.record(step, {"mAP": mean_ap, "rank1": 0.5})
+  return checkpoints
+
+
+def kept_steps(workdir: Path) -> set[int]:
+  return {int(folder.name) for folder in (workdir / "checkpoints").iterdir()}
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path):
+  checkpoints = save_all(tmp_path, {2: 0.1, 4: 0.4, 6: 0.3, 8: 0.2})
+  assert kept_steps(tmp_path) == {4, 8}
+  assert checkpoints.latest_step() == 8
+  assert checkpoints.intact_step(best=True) == 4
+
+
+def test_more_of_the_newest_can_be_kept(tmp_path: Path):
+  save_all(tmp_path, {2: 0.9, 4: 0.4, 6: 0.3, 8: 0.2}, keep=2)
+  assert kept_steps(tmp_path) == {2, 6, 8}
+
+
+def test_state_comes_back_on_all_devices(tmp_path: Path):
+  checkpoints = save_all(tmp_path, {2: 0.1})
+  mesh = data_mesh()
+  target = abstract_state(jax.eval_shape(lambda: make_state(0)), replicated(mesh))
+  restored = checkpoints.restore(2, target)
+  jax.tree.map(np.testing.assert_array_equal, restored, make_state(2))
+  assert isinstance(restored, TrainState)
+  assert restored.params["kernel"].sharding.is_equivalent_to(replicated(mesh), 2)
+
+
+def test_the_run_is_recorded_with_it(tmp_path: Path):
+  assert save_all(tmp_path, {2: 0.1}).read_run(2) == RECORD
+
+
+def test_looking_does_not_create_a_workdir(tmp_path: Path):
+  assert Checkpoints(tmp_path / "nothing", read_only=True).latest_step() is None
+  assert not (tmp_path / "nothing").exists()
+
+
+def test_what_may_change_does_not_hinder_a_continuation(tmp_path: Path):
+  config = get_config("small")
+  config.training.num_epochs = 99
+  config.evaluation.rerank = True
+  config.data.manual_dir = "/elsewhere"
+  check_same_run(tmp_path, RECORD, run_record(Config.from_config_dict(config), 3, 2))
+
+
+def test_another_number_of_people_is_another_run(tmp_path: Path):
+  with pytest.raises(CheckpointError, match="num_people: 3 there, 4 now"):
+    check_same_run(tmp_path, RECORD, run_record(CONFIG, 4, 2))
