@@ -277,7 +277,7 @@ def test_an_interruption_ends_the_process(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_command_ends_cleanly(repository: Path, tmp_path: Path, number: int, code: int):
   program = (
-    "import sys, time\nfrom magnifier_jax import ablation\n"
+    "import sys, time\nfrom magnifier_jax.comparison import ablation\n"
     "from magnifier_jax.tools import ablate\n"
     "class Waiting(ablation.Ablation):\n"
     "  def run(self):\n    print('waiting', flush=True)\n    time.sleep(60)\n"
