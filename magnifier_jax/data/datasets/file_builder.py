@@ -1,19 +1,14 @@
 """Base of the builders that read the user's image files, with part labels beside them."""
 
-import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from magnifier_jax.data import image_files, part_label_files
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder, Sources
 from magnifier_jax.data.image_files import ImageFile
-from magnifier_jax.data.records import (
-  SPLITS,
-  Record,
-  ReidBuilder,
-  SourceError,
-  SplitCounts,
-)
+from magnifier_jax.data.records import Record, SourceError, SplitCounts
 
 JUNK_PERSON_ID = -1
 
@@ -159,25 +154,27 @@ class FileReidBuilder(ReidBuilder):
       raise _missing_part_labels(source)
     return part_label_files.band_labels(size_hw)
 
-  def fingerprint(self, manual_dir: Path) -> str:
-    """Digests the names and sizes of all files, and whom they show."""
-    digest = hashlib.sha256()
-    for source in (source for split in SPLITS for source in self.sources(split, manual_dir)):
-      labels = source.part_labels
-      about_labels = (
-        self.missing_part_labels if labels is None else (labels.suffix, labels.stat().st_size)
-      )
-      image = source.image
-      about_image = image.path, image.person_id, image.camera_id, self.stored_bytes(image)
-      digest.update(f"{source.split}|{about_image}|{about_labels}\n".encode())
-    return digest.hexdigest()
+  def describe(self, source: FileSource) -> str:
+    """Returns whom an image shows and what its part labels are; see `ReidBuilder.describe`."""
+    image, labels = source.image, source.part_labels
+    kind = "none" if labels is None else os.path.splitext(labels)[1]
+    return f"{image.path}|{image.person_id}|{image.camera_id}|{kind}"
 
-  def stored_bytes(self, image: ListedImage) -> int:
-    """Returns how large an image's file is; −1 when a list names a file that is not there."""
-    try:
-      return image.file.stat().st_size
-    except OSError:
-      return -1
+  def files(self, source: FileSource) -> tuple[str, ...]:
+    """Returns the files of an image and its part labels; see `ReidBuilder.files`."""
+    image = self.image_file(source.image)
+    labels = source.part_labels
+    return (image,) if labels is None else (image, os.fspath(labels))
+
+  def image_file(self, image: ListedImage) -> str:
+    """Returns the file that an image is read from."""
+    return os.fspath(image.file)
+
+  def options(self, sources: Sources | None = None) -> dict[str, str]:
+    """Returns what stands in for missing part labels; see `ReidBuilder.options`."""
+    if sources is None or any(source.part_labels is None for source in sources["train"]):
+      return {"missing_part_labels": self.missing_part_labels}
+    return {}
 
 
 def find_folder(manual_dir: Path, names: Sequence[str]) -> Path:
