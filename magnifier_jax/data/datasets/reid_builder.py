@@ -6,7 +6,8 @@ one. Everything else (features, splits, storage with access by index) is the sam
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from magnifier_jax.data.prepared import file_states, reading, record_files
+from magnifier_jax.data.prepared import file_states, record_files
+from magnifier_jax.data.prepared.reading import Reader, ReadingPool
 from magnifier_jax.data.prepared.record_files import EncodedRecord
 from magnifier_jax.data.records import SPLITS, Record
 
@@ -38,6 +40,15 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
 
   # Nothing is downloaded. Looking for checksums, TFDS 4.9.10 needs a package it does not install.
   url_infos = None
+
+  def __new__(cls, **kwargs: Any):
+    builder = super().__new__(cls)
+    builder._arguments = kwargs
+    return builder
+
+  def __reduce__(self) -> tuple[Callable[[], "ReidBuilder"], tuple[()]]:
+    # TFDS's own pickling forgets the arguments of subclasses.
+    return functools.partial(type(self), **self._arguments), ()
 
   @abc.abstractmethod
   def sources(self, split: str, manual_dir: Path | None) -> Sequence[Any]:
@@ -106,10 +117,14 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
       SourceError: when a file is damaged; the message names it.
     """
     digests = bytearray()
-    splits = [
-      record_files.write_split(folder, self.name, split, self._read(split, sources[split], digests))
-      for split in SPLITS
-    ]
+    reader = Reader(self.read_record, self.files)
+    with ReadingPool(reader, sum(map(len, sources.values()))) as pool:
+      splits = [
+        record_files.write_split(
+          folder, self.name, split, self._read(pool, split, sources[split], digests)
+        )
+        for split in SPLITS
+      ]
     info = self._info()
     info.set_file_format("array_record")
     info.set_splits(tfds.core.splits.SplitDict(splits))
@@ -118,12 +133,11 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
     return Written(info.splits, rows)
 
   def _read(
-    self, split: str, sources: Sequence[Any], digests: bytearray
+    self, pool: ReadingPool, split: str, sources: Sequence[Any], digests: bytearray
   ) -> Iterator[EncodedRecord]:
     """Yields the records of a split, and appends the hashes of their files to `digests`."""
-    reader = reading.Reader(self.read_record, self.files)
     progress = tqdm(
-      reading.read_in_order(reader, sources),
+      pool.read_in_order(sources),
       desc=f"Preparing {self.name}, {split}",
       total=len(sources),
       unit="image",

@@ -2,15 +2,21 @@
 
 import collections
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from magnifier_jax.data.prepared import file_states, record_files
+from magnifier_jax.data.prepared.reading_process import ReadingProcess
 from magnifier_jax.data.prepared.record_files import EncodedRecord
 from magnifier_jax.data.records import Record
 
 _SOURCES_A_TASK = 64
+# A process takes as long to start as it then takes to read some thousands of images.
+_SOURCES_A_PROCESS = 20_000
+_MAX_PROCESSES = 32  # what the process that writes can keep up with
+_MAX_THREADS = 8  # Python lets one at a time run; decoding and the disk work beside each other
 
 
 class Reader(NamedTuple):
@@ -25,6 +31,60 @@ class ReadSource(NamedTuple):
 
   record: EncodedRecord
   digests: bytes  # of its files, one behind the other
+
+
+class ReadingPool:
+  """Threads that read, each in a process of its own where there is much to read.
+
+  Processes are started afresh, since those that are forked off inherit the locks of JAX's and
+  TensorFlow's threads.
+  """
+
+  def __init__(self, reader: Reader, num_sources: int):
+    """Starts the threads.
+
+    Args:
+      reader: what is done with each source; can be pickled.
+      num_sources: how many there will be.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_processes = min(cores, _MAX_PROCESSES, num_sources // _SOURCES_A_PROCESS)
+    self._reader = reader
+    self._uses_processes = num_processes > 1
+    self._workers = num_processes if self._uses_processes else min(cores, _MAX_THREADS)
+    self._threads = ThreadPoolExecutor(self._workers)
+    self._own = threading.local()
+    self._processes: list[ReadingProcess] = []
+
+  def __enter__(self) -> "ReadingPool":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._threads.shutdown(wait=False, cancel_futures=True)
+    for process in self._processes:
+      process.close()
+    self._threads.shutdown()
+
+  def read_in_order(self, sources: Sequence[Any]) -> Iterator[ReadSource]:
+    """Yields what each source became, in the order of the sources.
+
+    Raises:
+      SourceError: when a file is damaged; the message names it.
+    """
+    starts = range(0, len(sources), _SOURCES_A_TASK)
+    submitted = (
+      self._threads.submit(self._read, sources[start : start + _SOURCES_A_TASK]) for start in starts
+    )
+    for done in _ahead(submitted, 2 * self._workers):
+      yield from done.result()
+
+  def _read(self, sources: Sequence[Any]) -> list[ReadSource]:
+    if not self._uses_processes:
+      return read_sources(self._reader, sources)
+    if not hasattr(self._own, "process"):
+      self._own.process = ReadingProcess(read_sources, self._reader)
+      self._processes.append(self._own.process)
+    return self._own.process.call(sources)
 
 
 def read_sources(reader: Reader, sources: Sequence[Any]) -> list[ReadSource]:
@@ -47,22 +107,6 @@ def _digest(file: str) -> bytes:
     return file_states.digest(file)
   except OSError:
     return bytes(file_states.DIGEST_BYTES)  # reading the record says what is wrong with it
-
-
-def read_in_order(reader: Reader, sources: Sequence[Any]) -> Iterator[ReadSource]:
-  """Yields what each source became, in the order of the sources, reading ahead on all cores.
-
-  Raises:
-    SourceError: when a file is damaged; the message names it.
-  """
-  tasks = (
-    sources[start : start + _SOURCES_A_TASK] for start in range(0, len(sources), _SOURCES_A_TASK)
-  )
-  workers = os.cpu_count() or 1
-  with ThreadPoolExecutor(workers) as threads:
-    submitted = (threads.submit(read_sources, reader, task) for task in tasks)
-    for done in _ahead(submitted, 2 * workers):
-      yield from done.result()
 
 
 def _ahead(futures: Iterable[Future], number: int) -> Iterator[Future]:
