@@ -39,6 +39,7 @@ _COLUMNS = (
   Column("img/s", 8, ",.0f"),
   Column("peak MB", 8, ".0f"),
   Column("open s", 7, ".2f"),
+  Column("CPU s", 8, ".2f"),
   Column("peak MB", 8, ".0f"),
   Column("1st batch s", 11, ".2f"),
   Column("times changed s", 15, ".2f"),
@@ -54,6 +55,7 @@ class Preparation(NamedTuple):
   images_per_second: float
   prepare_peak_megabytes: float  # of the process that writes
   open_seconds: float
+  open_cpu_seconds: float
   open_peak_megabytes: float
   first_batch_seconds: float
   times_changed_seconds: float
@@ -132,7 +134,7 @@ def measure(folder: Path, rows: int, labels: bool) -> Preparation:
   with _side(config) as side:
     prepare_seconds, prepare_cpu_seconds, prepare_peak = side.call("load")
   with _side(config) as side:
-    open_seconds, _, open_peak = side.call("load")
+    open_seconds, open_cpu_seconds, open_peak = side.call("load")
     side.call("first_batch")  # imports and graphs
     first_batch_seconds = side.call("first_batch")
   for file in originals:
@@ -148,6 +150,7 @@ def measure(folder: Path, rows: int, labels: bool) -> Preparation:
     rows / prepare_seconds,
     prepare_peak,
     open_seconds,
+    open_cpu_seconds,
     open_peak,
     first_batch_seconds,
     times_changed_seconds,

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +17,7 @@ _TICK_NANOSECONDS = 2_000_000_000
 _UNKNOWN = -1  # a time that no file has
 _BLOCK = 1 << 20  # bytes read at once
 _FILES_A_TASK = 512
+_THREADS = 8
 
 
 def look(files: Sequence[str]) -> np.ndarray:
@@ -26,16 +27,32 @@ def look(files: Sequence[str]) -> np.ndarray:
     Of each file its size in bytes and the times, in ns, at which its contents and its entry last
     changed, (N, 3) int64. The second cannot be set back by programs. A file that is not there: -1.
   """
-  numbers = np.empty((len(files), 3), np.int64)
-  stat = os.stat
-  for row, file in enumerate(files):
+  # A file server's answer takes long; others can be asked meanwhile.
+  with ThreadPoolExecutor(_THREADS) as threads:
+    found = list(threads.map(_look, _chunks(files)))
+  return np.concatenate([np.empty((0, 3), np.int64), *found])
+
+
+def _look(files: Sequence[str]) -> np.ndarray:
+  numbers = []
+  # A million files: every name that is looked up once instead of each time counts.
+  append, stat = numbers.append, os.stat
+  for file in files:
     try:
       found = stat(file)
     except OSError:
-      numbers[row] = _UNKNOWN
+      append(_UNKNOWN)
+      append(_UNKNOWN)
+      append(_UNKNOWN)
     else:
-      numbers[row] = found.st_size, found.st_mtime_ns, found.st_ctime_ns
-  return numbers
+      append(found.st_size)
+      append(found.st_mtime_ns)
+      append(found.st_ctime_ns)
+  return np.array(numbers, np.int64).reshape(-1, 3)
+
+
+def _chunks(files: Sequence[str]) -> Iterator[Sequence[str]]:
+  return (files[start : start + _FILES_A_TASK] for start in range(0, len(files), _FILES_A_TASK))
 
 
 def settled(states: np.ndarray, looked_at: int) -> np.ndarray:
@@ -91,8 +108,7 @@ def digests(files: Sequence[str]) -> np.ndarray:
   Raises:
     OSError: when one cannot be read.
   """
-  chunks = [files[start : start + _FILES_A_TASK] for start in range(0, len(files), _FILES_A_TASK)]
   # Reading and hashing let other threads run.
-  with ThreadPoolExecutor() as threads:
-    found = threads.map(lambda chunk: b"".join(map(digest, chunk)), chunks)
+  with ThreadPoolExecutor(_THREADS) as threads:
+    found = threads.map(lambda chunk: b"".join(map(digest, chunk)), _chunks(files))
     return np.frombuffer(b"".join(found), np.uint8).reshape(-1, DIGEST_BYTES)

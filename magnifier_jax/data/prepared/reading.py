@@ -62,8 +62,10 @@ class ReadingPool:
   def __exit__(self, *_: object) -> None:
     self._threads.shutdown(wait=False, cancel_futures=True)
     for process in self._processes:
-      process.close()
+      process.kill()  # for which its thread waits
     self._threads.shutdown()
+    for process in self._processes:
+      process.close()
 
   def read_in_order(self, sources: Sequence[Any]) -> Iterator[ReadSource]:
     """Yields what each source became, in the order of the sources.

@@ -7,6 +7,7 @@ not every script survives.
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,8 +50,12 @@ class ReadingProcess:
       raise error
     return result
 
+  def kill(self) -> None:
+    """Ends the process, whatever it does; a call of another thread raises."""
+    self._process.kill()
+
   def close(self) -> None:
-    """Ends the process, whatever it does."""
+    """Ends the process, and frees what belongs to it."""
     self._process.kill()
     self._process.wait()
     self._process.stdout.close()
@@ -64,6 +69,7 @@ class ReadingProcess:
 
 def main() -> None:
   """Serves until its standard input ends."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but ends its owner
   requests = sys.stdin.buffer
   # What a library prints must not get among the answers.
   with os.fdopen(os.dup(1), "wb") as answers:
