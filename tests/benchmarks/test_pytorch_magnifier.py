@@ -199,9 +199,10 @@ def test_autocast_computes_in_bfloat16_and_keeps_losses_in_float32():
   batch = batch._replace(image=batch.image.float())
   plain, fast = (_small_twin(bfloat16_autocast=on).backward(batch) for on in (False, True))
   assert {value.dtype for value in fast.values()} == {torch.float32}
-  for name in ("fusion_triplet", "diversity", "segmentation"):
-    error = abs(fast[name] / plain[name] - 1).item()
-    assert 1e-6 < error < 0.05, name
+  names = ("fusion_triplet", "diversity", "segmentation")
+  errors = {name: abs(fast[name] / plain[name] - 1).item() for name in names}
+  # Float32 alone would stay below 1e-6; one loss may be as exact by chance.
+  assert 1e-5 < max(errors.values()) < 0.05, errors
 
 
 def test_part_pooling_of_zeros_and_absent_parts():

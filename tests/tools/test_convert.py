@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate as evaluate_run
+from magnifier_jax import evaluate_run
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch

@@ -170,6 +170,10 @@ class FileReidBuilder(ReidBuilder):
     """Returns the file that an image is read from."""
     return os.fspath(image.file)
 
+  def recipe(self) -> str:
+    """Returns which version of the code reads files; see `ReidBuilder.recipe`."""
+    return f"reader {image_files.READER_VERSION}"
+
   def options(self, sources: Sources | None = None) -> dict[str, str]:
     """Returns what stands in for missing part labels; see `ReidBuilder.options`."""
     if sources is None or any(source.part_labels is None for source in sources["train"]):

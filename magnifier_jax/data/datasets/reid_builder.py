@@ -103,7 +103,7 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
     return {}
 
   def recipe(self) -> str:
-    """Returns a text that changes when code that draws the records does; '' for files."""
+    """Returns a text that changes when the code that makes the records does."""
     return ""
 
   def write(self, sources: Sources, folder: Path) -> Written:
