@@ -15,7 +15,7 @@ from magnifier_jax.data.records import Record
 _SOURCES_A_TASK = 64
 # A process takes as long to start as it then takes to read some thousands of images.
 _SOURCES_A_PROCESS = 20_000
-_MAX_PROCESSES = 32  # what the process that writes can keep up with
+_MAX_PROCESSES = 16  # each has a TensorFlow of its own, half a gigabyte
 _MAX_THREADS = 8  # Python lets one at a time run; decoding and the disk work beside each other
 
 
