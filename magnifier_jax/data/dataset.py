@@ -157,7 +157,8 @@ def prepare(config: DataConfig) -> PreparedCopy:
   Raises:
     ConfigError: when no data set has that name.
     SourceError: when the user's files are missing or damaged; the message names them.
-    PreparedCopyError: when a copy is damaged, or the files are not there and several copies are.
+    PreparedCopyError: when a copy is damaged or cannot be written, or when the files are not there
+      and several copies are.
   """
   builder = find_builder(config)
   reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None

@@ -1,6 +1,8 @@
 """Finds the prepared copy that was made from what the user's folder holds now, or makes it."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +52,8 @@ def prepare(builder: ReidBuilder, manual_dir: Path | None) -> PreparedCopy:
 
   Raises:
     SourceError: when the user's files are missing or damaged; the message names them.
-    PreparedCopyError: when the files are not there, and several copies could be meant.
+    PreparedCopyError: when the files are not there and several copies could be meant, or when a
+      copy is damaged or cannot be written.
   """
   copies = copies_of(builder)
   place = copies_lib.place_name(manual_dir, builder.options())
@@ -64,9 +67,21 @@ def prepare(builder: ReidBuilder, manual_dir: Path | None) -> PreparedCopy:
     return copy
   for split in SPLITS:
     builder.check_sources(split, sources[split])
-  with copies.one_prepares(place) as waited:
+  with _writing(copies.folder), copies.one_prepares(place) as waited:
     copy = _find(copies, place, seen) if waited else None
     return copy or _make(builder, manual_dir, copies, place, seen)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+  """Says in one line that a copy cannot be written, and why."""
+  try:
+    yield
+  except OSError as error:
+    raise PreparedCopyError(
+      f"{folder}: no copy can be written there ({error.strerror or error}); free some space, or "
+      "set config.data.data_dir to another folder"
+    ) from error
 
 
 def _look(builder: ReidBuilder, sources: Sources) -> Seen:
@@ -119,10 +134,10 @@ def _make(
   seen: Seen,
 ) -> PreparedCopy:
   last = copies.last_seen(place)
-  if last is not None:
+  if last is not None and last.key in copies.keys():  # noqa: SIM118 - it is no dictionary
     logging.warning(
-      "The files of %s have changed since %s was prepared from them: preparing again. %s lists and "
-      "removes old copies",
+      "The files of %s, or how they are read, have changed since %s was prepared: preparing again. "
+      "%s lists and removes old copies",
       builder.name,
       copies.folder / last.key,
       TOOL,

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -435,3 +436,55 @@ def test_a_half_made_copy_of_another_machine_is_given_a_day(make_config, tmp_pat
   write_tree(tmp_path, train_images=(3, 2, 4))
   dataset.load(make_config().data)
   assert copies.half_made() == []
+
+
+def test_a_copy_whose_facts_are_cut_off_is_named(make_config, tmp_path):
+  write_tree(tmp_path)
+  facts = dataset.prepare(make_config().data).folder / copies_lib.FACTS_FILE
+  facts.write_text(facts.read_text()[:20])
+  with pytest.raises(PreparedCopyError, match="damaged") as error:
+    dataset.load(make_config().data)
+  assert str(error.value).startswith(str(facts))
+
+
+def test_a_folder_for_copies_that_cannot_be_made_is_named(make_config, tmp_path):
+  write_tree(tmp_path)
+  (tmp_path / "file").write_text("no folder")
+  with pytest.raises(PreparedCopyError, match=r"Not a directory.*config\.data\.data_dir"):
+    dataset.load(make_config(data__data_dir=str(tmp_path / "file")).data)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(make_config, tmp_path):
+  write_tree(tmp_path)
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # bytes of one file
+  try:
+    with pytest.raises(PreparedCopyError, match=r"File too large.*free some space"):
+      dataset.load(make_config().data)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert [path.name for path in _folder(make_config().data).iterdir()] == ["sources"]
+
+
+def test_a_removed_copy_is_not_called_changed(make_config, tmp_path, caplog):
+  write_tree(tmp_path)
+  key = dataset.prepare(make_config().data).key
+  PreparedCopies(_folder(make_config().data)).remove(key)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    assert dataset.prepare(make_config().data).key == key
+  assert "changed" not in caplog.text
+
+
+def test_changed_lists_of_msmt17_are_noticed(make_config, tmp_path):
+  root = tmp_path / "MSMT17_V1"
+  name = "000{0}/000{0}_00{1}_0{1}_0303morning_0008_0.jpg"
+  train = [name.format(person, number) for person in (0, 1) for number in (1, 2)]
+  write_images(root, [f"train/{path}" for path in train])
+  write_images(root, [f"test/{train[0]}", f"test/{train[1]}"])
+  for split, paths in (("train", train), ("query", train[:1]), ("gallery", train[1:2])):
+    (root / f"list_{split}.txt").write_text("".join(f"{path} {path[3]}\n" for path in paths))
+  config = make_config(data__dataset="msmt17/v1", data__missing_part_labels="bands").data
+  first = dataset.prepare(config)
+  file = root / "list_train.txt"
+  file.write_text(file.read_text().replace("morning_0008_0.jpg 1", "morning_0008_0.jpg 0", 1))
+  assert dataset.prepare(config).key != first.key

@@ -100,19 +100,16 @@ class PreparedCopies:
     folder = self.folder / key
     try:
       lock = file_lock.acquire(folder / _LOCK_FILE, shared=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
       return None
     # Somebody may be removing it, or have done so before the lock was taken.
     if lock is None or not lock.is_on(folder / _LOCK_FILE):
       return None
-    facts = CopyFacts(**json.loads((folder / FACTS_FILE).read_text()))
+    facts = _read_facts(folder)
     for name, size in facts.file_bytes.items():
       file = folder / name
       if not file.is_file() or file.stat().st_size != size:
-        raise PreparedCopyError(
-          f"{file}: missing or not whole, so the copy in its folder was damaged after it was "
-          f"prepared; delete {folder} and it is prepared again"
-        )
+        raise _damaged(file)
     return PreparedCopy(folder, facts, lock)
 
   def keys(self) -> list[str]:
@@ -120,11 +117,12 @@ class PreparedCopies:
     return sorted(file.parent.name for file in self.folder.glob(f"[0-9a-f]*/{FACTS_FILE}"))
 
   def facts(self) -> dict[str, CopyFacts]:
-    """Returns what is stored about each copy, by key."""
-    return {
-      key: CopyFacts(**json.loads((self.folder / key / FACTS_FILE).read_text()))
-      for key in self.keys()
-    }
+    """Returns what is stored about each copy, by key.
+
+    Raises:
+      PreparedCopyError: when one is damaged.
+    """
+    return {key: _read_facts(self.folder / key) for key in self.keys()}
 
   def current_keys(self) -> set[str]:
     """Returns the keys of the copies that folders had when they were last looked at."""
@@ -244,6 +242,20 @@ class NewCopy(NamedTuple):
         raise
       return copy
     return PreparedCopy(place, facts, self.lock)
+
+
+def _read_facts(folder: Path) -> CopyFacts:
+  try:
+    return CopyFacts(**json.loads((folder / FACTS_FILE).read_text()))
+  except (OSError, ValueError, TypeError) as error:
+    raise _damaged(folder / FACTS_FILE) from error
+
+
+def _damaged(file: Path) -> PreparedCopyError:
+  return PreparedCopyError(
+    f"{file}: missing or not whole, so the copy in its folder was damaged after it was prepared; "
+    f"delete {file.parent} and it is prepared again"
+  )
 
 
 def is_in_use(folder: Path) -> bool:

@@ -61,6 +61,7 @@ def write_split(
 
   Raises:
     SourceError: when two records have one path.
+    OSError: when the disk is full, or the folder cannot be written to.
   """
   shards = _ShardWriter(folder, split)
   columns = [], [], []
@@ -151,9 +152,13 @@ class _ShardWriter:
     self._left -= len(record)
 
   def close(self) -> None:
-    if self._writer is not None:
-      self._writer.close()
-      self._writer = None
+    if self._writer is None:
+      return
+    writer, self._writer = self._writer, None
+    try:
+      writer.close()
+    except RuntimeError as error:  # a full disk shows only here
+      raise OSError(str(error)) from error
 
 
 def _check_unique(split: str, paths: Sequence[str]) -> None:

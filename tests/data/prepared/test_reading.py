@@ -52,26 +52,19 @@ def test_a_damaged_file_is_named_from_a_process(make_config, tmp_path, in_proces
 
 
 def test_a_script_without_a_guard_is_not_run_again(tmp_path, repository):
-  write_tree(tmp_path, train_images=(3, 5, 4), test_people=3)
   script = tmp_path / "script.py"
   script.write_text(
-    "import os\n"
-    "from configs.cuhk03 import get_config\n"
-    "from magnifier_jax.config import Config\n"
-    "from magnifier_jax.data import dataset\n"
-    "from magnifier_jax.data.prepared import reading\n"
-    "reading._SOURCES_A_PROCESS = 4\n"
-    "os.sched_getaffinity = lambda _: {0, 1}\n"
-    "config = get_config('small')\n"
-    f"config.data.manual_dir = {str(tmp_path)!r}\n"
-    f"config.data.data_dir = {str(tmp_path / 'prepared')!r}\n"
-    "print(len(dataset.load(Config.from_config_dict(config).data).train))\n"
+    "from magnifier_jax.data.prepared.reading_process import ReadingProcess\n"
+    "from tests.data.prepared import reading_functions\n"
+    "process = ReadingProcess(reading_functions.add, 40)\n"
+    "print(process.call(2)[0])\n"
+    "process.close()\n"
   )
   environment = {**os.environ, "PYTHONPATH": str(repository)}
   result = subprocess.run(
     [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True
   )
-  assert (result.returncode, result.stdout) == (0, "12\n"), result.stderr
+  assert (result.returncode, result.stdout) == (0, "42\n"), result.stderr
 
 
 def test_a_builder_survives_pickling(tmp_path):
