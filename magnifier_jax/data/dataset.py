@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from magnifier_jax.config import ConfigError, DataConfig
 from magnifier_jax.data import preparing, validation_people
@@ -28,6 +29,9 @@ from magnifier_jax.data.prepared.path_column import PathColumn
 from magnifier_jax.data.records import SPLITS, SplitIndex
 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
+
+
+_NAMED_UNUSED = 5  # kinds of files, in the log
 
 
 class EncodedImage(NamedTuple):
@@ -163,7 +167,24 @@ def prepare(config: DataConfig) -> PreparedCopy:
   builder = find_builder(config)
   reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
   manual_dir = Path(config.manual_dir).expanduser() if reads_user_files else None
-  return preparing.prepare(builder, manual_dir)
+  copy = preparing.prepare(builder, manual_dir)
+  _say_what_is_unused(config.dataset, builder)
+  return copy
+
+
+def _say_what_is_unused(name: str, builder: ReidBuilder) -> None:
+  """Logs in one line what lies among the images of a data set and was not taken for one."""
+  if not isinstance(builder, FileReidBuilder):
+    return
+  unused = [str(item) for items in builder.unused.values() for item in items]
+  if unused:
+    more = f"; and {len(unused) - _NAMED_UNUSED} other kinds" * (len(unused) > _NAMED_UNUSED)
+    logging.warning(
+      "%s: not all files are used, see tools.check_data: %s%s",
+      name,
+      "; ".join(unused[:_NAMED_UNUSED]),
+      more,
+    )
 
 
 def known_datasets() -> list[str]:
@@ -185,7 +206,7 @@ def find_builder(config: DataConfig) -> ReidBuilder:
   builder = next((builder for builder in BUILDERS if builder.name == name), None)
   is_own = builder is ImageList
   known = builder is not None and (
-    bool(variant) and "/" not in variant if is_own else not slash or variant in _variants(builder)
+    _is_folder_name(variant) if is_own else not slash or variant in _variants(builder)
   )
   if not known:
     raise ConfigError(
@@ -197,6 +218,10 @@ def find_builder(config: DataConfig) -> ReidBuilder:
     options["missing_part_labels"] = config.missing_part_labels
   options["folder" if is_own else "config"] = variant or None
   return builder(**options)
+
+
+def _is_folder_name(name: str) -> bool:
+  return name not in ("", ".", "..") and "/" not in name
 
 
 def _variants(builder: type[ReidBuilder]) -> list[str | None]:

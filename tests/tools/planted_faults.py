@@ -63,7 +63,8 @@ def plant(root: Path) -> Planted:
   _, turned, labelled, *_ = tree.images(image.parent.name, image.name[:4])
   planted.add((Fault.TURNED, _turn_around(turned)))
   planted.add((Fault.LABELS, _flip_a_checksum(tree.labels(labelled))))
-  return planted | _plant_duplicates(tree) | _plant_wrong_people(tree)
+  planted |= _plant_duplicates(tree) | _plant_wrong_people(tree)
+  return planted | _plant_unused(tree)
 
 
 def _plant_wrong_names(tree: Tree) -> Planted:
@@ -82,6 +83,17 @@ def _plant_duplicates(tree: Tree) -> Planted:
     shutil.copy(image, copy)
     shutil.copy(tree.labels(image), tree.labels(copy))
   return {(Fault.DUPLICATE, copy.name) for copy in (same_person, other_person)}
+
+
+def _plant_unused(tree: Tree) -> Planted:
+  pictures = [image.rename(image.with_suffix(".bmp")) for image in tree.next_person()]
+  hidden = pictures[0].with_name(f"._{pictures[0].stem}.png")
+  hidden.write_bytes(b"of another system")
+  query = tree.next_person("query")[0]
+  for file in (query, tree.labels(query)):
+    shutil.copy(file, file.parents[1] / "bounding_box_test" / file.name)
+  planted = {(Fault.LOST_PERSON, pictures[0].name), (Fault.UNUSED, pictures[0].name)}
+  return planted | {(Fault.UNUSED, hidden.name), (Fault.IN_BOTH, query.name)}
 
 
 def _plant_wrong_people(tree: Tree) -> Planted:
