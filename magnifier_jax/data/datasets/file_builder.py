@@ -79,15 +79,16 @@ class FileReidBuilder(ReidBuilder):
     """Returns the path below `data_set_folder` that an image's part labels are named after."""
     return image.path
 
-  def paths_of_labels(self, split_paths: Sequence[str], manual_dir: Path) -> Sequence[str]:
-    """Returns the paths of all images with which those of a split could share part labels.
+  def clashing_labels(self, split_paths: Sequence[str], manual_dir: Path) -> frozenset[str]:
+    """Returns the names of part labels that several images would share.
 
     Args:
-      split_paths: `part_labels_path` of the split's images.
+      split_paths: `part_labels_path` of the images of a split.
       manual_dir: folder that holds the data set.
     """
     del manual_dir
-    return split_paths  # in most layouts no two splits have a folder in common
+    # In most layouts no two splits have a folder in common.
+    return part_label_files.clashing_names(split_paths)
 
   def published_counts(self) -> dict[str, SplitCounts]:
     """Returns the published counts by split; {} when nobody published any."""
@@ -103,7 +104,7 @@ class FileReidBuilder(ReidBuilder):
     if split == "train":
       images = [image for image in images if image.person_id != JUNK_PERSON_ID]
     paths = [self.part_labels_path(image) for image in images]
-    clashes = part_label_files.clashing_names(self.paths_of_labels(paths, manual_dir))
+    clashes = self.clashing_labels(paths, manual_dir)
     found = part_label_files.find_part_labels(folder, paths, clashes)
     return [FileSource(split, image, *labels) for image, labels in zip(images, found)]
 
