@@ -129,7 +129,7 @@ class DataConfig:
 
   dataset: str  # TFDS name with its config, e.g. 'cuhk03_np/labeled'
   manual_dir: str  # where the user's image folders lie
-  data_dir: str  # where TFDS keeps the prepared copy; '' is TFDS's own default
+  data_dir: str  # where prepared copies are kept; '' is TFDS's own default
   image_size_hw: Annotated[tuple[int, int], Range(32)]  # pixels
   identities_per_batch: Annotated[int, Range(1)]  # P
   images_per_identity: Annotated[int, Range(1)]  # K
