@@ -12,8 +12,9 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.errors import UserError
-from magnifier_jax.models.network import Network, Tree, create_network
-from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_state
+from magnifier_jax.models.network import Network, create_network
+from magnifier_jax.train_state import Tree
+from magnifier_jax.train_step import compile_step, create_trainer, draw_state
 
 
 class JaxSide(Side):
@@ -35,7 +36,7 @@ class JaxSide(Side):
     self._devices = _find_devices(work.device, devices)
     mesh = mesh_lib.data_mesh(self._devices)
     config = work.config()
-    self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
+    self._batch = mesh_lib.to_global(draw_batch(work), mesh)
     if work.task == "train_step":
       trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
       self._state = draw_state(trainer, 0)

@@ -11,11 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from magnifier_jax.body_parts import LOWER_PARTS, UPPER_PARTS
 from magnifier_jax.errors import UserError
-
-NUM_PARTS = 8
-UPPER_PARTS = 4  # head, torso, upper arm, lower arm
-LOWER_PARTS = 3  # upper leg, lower leg, foot
 
 
 class ConfigError(UserError):
@@ -81,8 +78,8 @@ class InitConfig:
 class OcclusionConfig:
   """Which parts the semantic-occluded samples lose."""
 
-  upper_parts: Annotated[int, Range(0, UPPER_PARTS)]  # of head, torso, upper arm, lower arm
-  lower_parts: Annotated[int, Range(0, LOWER_PARTS)]  # of upper leg, lower leg, foot
+  upper_parts: Annotated[int, Range(0, len(UPPER_PARTS))]  # of head, torso, upper arm, lower arm
+  lower_parts: Annotated[int, Range(0, len(LOWER_PARTS))]  # of upper leg, lower leg, foot
   keep_background: bool
   per_image: bool  # False: one draw for the whole batch
 

@@ -13,7 +13,8 @@ from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
 from magnifier_jax.evaluation.ranking import Identities
-from magnifier_jax.models.network import Network, Tree
+from magnifier_jax.models.network import Network
+from magnifier_jax.train_state import Tree
 from magnifier_jax.workdir.metrics_log import Progress, say
 
 if TYPE_CHECKING:

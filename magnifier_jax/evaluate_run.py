@@ -18,7 +18,8 @@ from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
 from magnifier_jax.report.collection import report_data
-from magnifier_jax.train_step import TrainState, create_trainer
+from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_step import create_trainer
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,

@@ -19,11 +19,10 @@ from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.interop.initialization import initialize
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
-  Batch,
   StepMetrics,
   Trainer,
-  TrainState,
   compile_step,
   create_trainer,
   draw_state,
@@ -151,7 +150,7 @@ class _Run:
     )
     progress = Progress(self.num_steps, first_step)
     in_flight: tuple[int, StepMetrics] | None = None
-    global_batches = mesh_lib.prefetch((Batch(*batch) for batch in batches), self.mesh)
+    global_batches = mesh_lib.prefetch(batches, self.mesh)
     update = None
     for step, batch in enumerate(global_batches, start=first_step + 1):
       update = update or compile_step(self.trainer, state, batch)

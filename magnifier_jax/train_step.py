@@ -1,4 +1,4 @@
-"""The training state, and one update of it: losses, gradient, optimiser, under jit on a mesh."""
+"""One update of the training state: losses, gradient, optimiser, under jit on a mesh."""
 
 import functools
 from collections.abc import Callable
@@ -15,27 +15,10 @@ from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.host_memory import release_freed_memory
 from magnifier_jax.models.cpu.computation_order import not_before
 from magnifier_jax.models.magnifier_net import MagnifierNetOutput
-from magnifier_jax.models.network import Network, Tree, create_network
+from magnifier_jax.models.network import Network, create_network
 from magnifier_jax.models.parts import resize_nearest
 from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
-
-
-class TrainState(NamedTuple):
-  """All that an update changes: plain nested dicts of arrays."""
-
-  step: jax.Array  # [] int32, updates done
-  params: Tree
-  batch_stats: Tree
-  opt_state: optax.OptState
-
-
-class Batch(NamedTuple):
-  """A global training batch; `magnifier_jax.data` makes it."""
-
-  image: jax.Array  # [B, H, W, 3] uint8
-  part_labels: jax.Array  # [B, H/8, W/8] uint8 in 0…7
-  keep_mask: jax.Array  # [B, H/16, W/16] uint8, 0 where an occluded part lies
-  person_id: jax.Array  # [B] int32 in 0…N−1
+from magnifier_jax.train_state import Batch, TrainState, Tree
 
 
 class LossTerms(NamedTuple):

@@ -14,7 +14,8 @@ from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import entry, load_state_dict, to_state_dict
-from magnifier_jax.train_step import Batch, LossTerms, create_trainer, total_loss
+from magnifier_jax.train_state import Batch
+from magnifier_jax.train_step import LossTerms, create_trainer, total_loss
 
 REFERENCE = Path(__file__).parent / "reference"
 _spec = importlib.util.spec_from_file_location("fixture", REFERENCE / "fixture.py")

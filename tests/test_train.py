@@ -19,7 +19,7 @@ from magnifier_jax.devices.mesh import DeviceError
 from magnifier_jax.devices.preemption import Preempted, Preemption
 from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
 from magnifier_jax.train import DivergenceError, train
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.workdir.disk_space import DiskFullError
 from magnifier_jax.workdir.metrics_log import read_records

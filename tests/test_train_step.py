@@ -14,7 +14,8 @@ from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.mesh import DeviceError, check_batch_size, data_mesh
-from magnifier_jax.train_step import Batch, StepMetrics, create_trainer, total_loss
+from magnifier_jax.train_state import Batch
+from magnifier_jax.train_step import StepMetrics, create_trainer, total_loss
 
 pytestmark = pytest.mark.usefixtures("shallow_network")
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS, DataConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import DataConfig
 from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
 from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
 
@@ -154,7 +155,8 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(fault, str(error)))
   else:
     if source.part_labels is not None:
-      part_pixels = np.bincount(np.asarray(Image.open(io.BytesIO(labels))).ravel(), minlength=8)
+      labelled = np.asarray(Image.open(io.BytesIO(labels)))
+      part_pixels = np.bincount(labelled.ravel(), minlength=NUM_PARTS)
   return Inspected(source, size_hw, digest, part_pixels, tuple(findings))
 
 

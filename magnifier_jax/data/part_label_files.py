@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.image_files import encode_png
 
 

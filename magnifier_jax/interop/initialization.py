@@ -10,7 +10,6 @@ from flax import traverse_util
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
 from magnifier_jax.interop.state_dict import (
-  Tree,
   entry,
   is_classifier,
   load_state_dict,
@@ -23,7 +22,7 @@ from magnifier_jax.interop.torchvision_weights import (
 )
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights
 from magnifier_jax.interop.workdir_weights import read_workdir, write_origin
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState, Tree
 
 
 class InitializationError(UserError):

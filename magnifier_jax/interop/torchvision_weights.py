@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from magnifier_jax.errors import UserError
-from magnifier_jax.interop.state_dict import Tree, load_state_dict
+from magnifier_jax.interop.state_dict import load_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights, sha256
 from magnifier_jax.models.resnet import ARCHITECTURES, Bottleneck
+from magnifier_jax.train_state import Tree
 
 # https://pytorch.org/vision/stable/models.html, IMAGENET1K_V1, with which the authors trained. The
 # eight digits begin the SHA-256 of the file.

@@ -16,7 +16,8 @@ from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
 from magnifier_jax.models.network import Network, Tree
 from magnifier_jax.optimizer import adam_with_l2
-from magnifier_jax.train_step import TrainState, create_trainer
+from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_step import create_trainer
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,

@@ -5,7 +5,7 @@ but plain JAX.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ from flax import nnx
 
 from magnifier_jax.config import Config
 from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
-
-Tree = dict[str, Any]
+from magnifier_jax.train_state import Tree
 
 
 class Network(NamedTuple):

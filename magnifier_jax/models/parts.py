@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 
 
 def resize_nearest(labels: jax.Array, height: int, width: int) -> jax.Array:

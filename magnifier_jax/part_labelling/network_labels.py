@@ -17,9 +17,9 @@ from PIL import Image
 
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.workdir_weights import RestoredRun, restore_workdir
-from magnifier_jax.models.network import Tree
 from magnifier_jax.part_labelling.labeller import LabellingError, LabelMethod, PersonImage
 from magnifier_jax.part_labelling.score_grids import Box, classes_of_scores
+from magnifier_jax.train_state import Tree
 
 _IMAGES_PER_DEVICE = 32
 _SHARE_STEPS = 3  # few: run to the end, the estimate lets small parts vanish

@@ -26,7 +26,7 @@ from magnifier_jax.report.contents import (
   RetrievedImage,
 )
 from magnifier_jax.report.reference_settings import differences_from_reference, published_row
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.metrics_log import read_records
 
 _CASES = 4  # queries of each kind

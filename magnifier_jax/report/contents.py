@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS, PublishedResult
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import PublishedResult
 from magnifier_jax.errors import UserError
 
 

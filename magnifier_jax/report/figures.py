@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from magnifier_jax.body_parts import PART_NAMES
 from magnifier_jax.report.contents import OperatingPoint, PairDistances, ResultRow
-from magnifier_jax.report.pictures import PARTS, data_uri
+from magnifier_jax.report.pictures import data_uri
 
 # At least 3.5:1 against the panels of either colour scheme, and each with its own dash pattern, so
 # that colour is never the only cue.
@@ -281,7 +282,7 @@ def _loss_terms(log: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]
     prefix, _, rest = key.partition("/")
     term, _, part = rest.partition("/")
     if prefix == "loss" and not term.endswith("_beta"):
-      name = PARTS[int(part)].name if part else _loss_name(term)
+      name = PART_NAMES[int(part)] if part else _loss_name(term)
       terms.setdefault(term, {})[key] = name
   return terms
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jinja2
 
+from magnifier_jax.body_parts import PARTS
 from magnifier_jax.config import PublishedResult
 from magnifier_jax.report import figures as report_figures
 from magnifier_jax.report import pictures as report_pictures
@@ -78,7 +79,7 @@ def render_report(data: ReportData) -> str:
       comparisons=_comparisons(data),
       charts=[chart for chart in charts if chart is not None],
       training_charts=[report_figures.training_chart(panel) for panel in panels],
-      parts=report_pictures.PARTS,
+      parts=PARTS,
     )
   )
 

@@ -17,6 +17,7 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
+from magnifier_jax.body_parts import PART_NAMES, PARTS
 from magnifier_jax.config import DataConfig
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, inspection
@@ -128,10 +129,8 @@ def _part_shares(splits: Sequence[SplitInspection]) -> Iterator[str]:
   for split in splits:
     if split.part_labels:
       shares = 100 * split.part_pixels / split.part_pixels.sum()
-      parts = zip(report_pictures.PARTS, shares)
-      yield f"{split.name}, % of pixels: " + ", ".join(
-        f"{p.name} {share:.1f}" for p, share in parts
-      )
+      parts = (f"{name} {share:.1f}" for name, share in zip(PART_NAMES, shares))
+      yield f"{split.name}, % of pixels: " + ", ".join(parts)
 
 
 def _part_label_makers(
@@ -178,7 +177,7 @@ def _render(
     samples={
       split.name: [_sample(builder, source) for source in split.samples] for split in result.splits
     },
-    parts=report_pictures.PARTS,
+    parts=PARTS,
   )
 
 

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoint_files import find_damage, write_manifest
 from magnifier_jax.workdir.metrics_log import say
 

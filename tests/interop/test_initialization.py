@@ -18,7 +18,7 @@ from magnifier_jax.interop.torchvision_weights import (
 )
 from magnifier_jax.interop.weights_file import sha256, write_weights
 from magnifier_jax.models.resnet import ARCHITECTURES, Bottleneck
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 
 

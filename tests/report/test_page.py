@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from magnifier_jax.body_parts import PARTS
 from magnifier_jax.config import PublishedResult
 from magnifier_jax.report import figures as report_figures
 from magnifier_jax.report import pictures as report_pictures
@@ -262,11 +263,11 @@ def test_parts_are_painted_on_the_picture_by_their_share_of_it():
   painted = report_pictures.paint_parts(image, COARSE_PARTS)
   assert painted.shape == image.shape
   assert painted.dtype == np.uint8
-  for part, (_, colour) in enumerate(report_pictures.PARTS):
+  for part, (_, colour) in enumerate(PARTS):
     expected = 0.4 * 200 + 0.6 * np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
     rows = painted[2 * part : 2 * part + 2].reshape(-1, 3)
     np.testing.assert_array_equal(rows, np.tile(np.rint(expected), (16, 1)))
-  assert len({part.colour for part in report_pictures.PARTS}) == 8
+  assert len({part.colour for part in PARTS}) == 8
 
 
 def test_photographs_survive_encoding():

@@ -170,10 +170,10 @@ class _GoldenSplit(SimpleNamespace):
 
 
 def _golden_batches(*_unused: object) -> Iterator[EvaluationBatch]:
-  images, _, person_id = fixture.batch(height=128, width=64, seed=1)
+  images, *_ = fixture.batch(height=128, width=64, seed=1)
   numbers = np.arange(8, dtype=np.int32)
   images = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
-  yield EvaluationBatch(images, person_id, numbers, numbers, np.ones(8, np.uint8))
+  yield EvaluationBatch(image=images, index=numbers, mask=np.ones(8, np.uint8))
 
 
 def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,7 +10,7 @@ import pytest
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices.mesh import data_mesh, replicated
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
