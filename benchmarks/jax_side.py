@@ -103,5 +103,5 @@ def _find_devices(kind: str, count: int) -> list[jax.Device]:
 
 def _embed(network: Network, params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:
   """Returns embeddings [B, D] float32 of all branches, not normalised; parts are predicted."""
-  output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+  output, _ = network.apply(params, batch_stats, images, train=False)
   return jnp.concatenate(list(output.embeddings().values()), axis=1).astype(jnp.float32)

@@ -69,7 +69,7 @@ class Evaluator:
     network = self._network
 
     def predict(params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array | None:
-      output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+      output, _ = network.apply(params, batch_stats, images, train=False)
       logits = output.segmentation_logits
       return None if logits is None else logits.argmax(axis=-1).astype(jnp.uint8)
 
@@ -115,7 +115,7 @@ def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
   """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated."""
 
   def embed_images(params: Tree, batch_stats: Tree, images: jax.Array) -> dict[str, jax.Array]:
-    output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+    output, _ = network.apply(params, batch_stats, images, train=False)
     return {name: value.astype(jnp.float32) for name, value in output.embeddings().items()}
 
   def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:

@@ -79,7 +79,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
       output, batch_stats = network.apply(
         params,
         state.batch_stats,
-        network.normalize(batch.image),
+        batch.image,
         batch.part_labels,
         batch.keep_mask,
         train=True,

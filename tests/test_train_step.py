@@ -12,7 +12,6 @@ import pytest
 
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
-from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.mesh import DeviceError, check_batch_size, data_mesh
 from magnifier_jax.train_state import Batch
 from magnifier_jax.train_step import StepMetrics, create_trainer, total_loss
@@ -102,9 +101,8 @@ def output_and_batch():
 
   @jax.jit
   def run(batch: Batch):
-    images = network.normalize(batch.image)
     return network.apply(
-      state.params, state.batch_stats, images, batch.part_labels, batch.keep_mask, train=True
+      state.params, state.batch_stats, batch.image, batch.part_labels, batch.keep_mask, train=True
     )[0]
 
   return run(batch), batch
@@ -160,9 +158,8 @@ def bytes_kept_for_the_gradient(rematerialize: bool) -> int:
 
   def backward(params: Any):
     def total(params: Any) -> jax.Array:
-      images = trainer.network.normalize(batch.image)
       output, _ = trainer.network.apply(
-        params, stats, images, batch.part_labels, batch.keep_mask, train=True
+        params, stats, batch.image, batch.part_labels, batch.keep_mask, train=True
       )
       return total_loss(output, batch, config.loss, True).total
 
@@ -183,14 +180,3 @@ def test_rematerialization_keeps_less_for_the_gradient():
 def test_batch_that_the_devices_do_not_divide_is_refused():
   with pytest.raises(DeviceError, match=r"config.data: a batch of 12 .* 8 devices; .* of 8"):
     check_batch_size(12, data_mesh(), "config.data")
-
-
-def test_images_are_normalised_by_the_config():
-  trainer = create_trainer(
-    make_config(data__pixel_mean=(10.0, 20.0, 30.0), data__pixel_std=(2.0, 4.0, 5.0)),
-    NUM_PEOPLE,
-    STEPS_PER_EPOCH,
-    mesh_lib.data_mesh(jax.devices()[:1]),
-  )
-  image = np.full((1, 1, 1, 3), 40, np.uint8)
-  np.testing.assert_allclose(trainer.network.normalize(image)[0, 0, 0], [15, 5, 2])

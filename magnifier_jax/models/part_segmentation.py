@@ -89,7 +89,7 @@ class PartSegmentationHead(nnx.Module):
     rngs: with a `params` stream.
   """
 
-  def __init__(self, in_features: int, *, features: int = 256, dtype: jnp.dtype, rngs: nnx.Rngs):
+  def __init__(self, in_features: int, *, features: int, dtype: jnp.dtype, rngs: nnx.Rngs):
     param_dtype = param_dtype_of(dtype)
     self.upsample = Upsample(in_features, features, dtype=dtype, rngs=rngs)
     self.bn = BatchNorm(features, dtype=dtype)

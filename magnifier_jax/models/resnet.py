@@ -116,6 +116,7 @@ class Architecture(NamedTuple):
 
   block: type[BasicBlock] | type[Bottleneck]
   stage_sizes: tuple[int, int, int, int]
+  width: int = 64  # channels of the stem, and of the 3×3 convolutions of stage 1
 
 
 ARCHITECTURES = {
@@ -140,7 +141,7 @@ class Stage(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.num_blocks = architecture.stage_sizes[index]
-    width = 64 * 2**index
+    width = architecture.width * 2**index
     self.features = width * architecture.block.expansion
     for i in range(self.num_blocks):
       block = architecture.block(
@@ -174,10 +175,10 @@ class ResNet(nnx.Module):
     self, name: str, *, last_stride: int, stem_relu: bool, dtype: jnp.dtype, rngs: nnx.Rngs
   ):
     architecture = ARCHITECTURES[name]
+    self.width = features = architecture.width
     self.stem_relu = stem_relu
-    self.conv1 = Conv(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
-    self.bn1 = BatchNorm(64, dtype=dtype)
-    features = 64
+    self.conv1 = Conv(3, features, 7, stride=2, dtype=dtype, rngs=rngs)
+    self.bn1 = BatchNorm(features, dtype=dtype)
     for index, stride in enumerate((1, 2, 2, last_stride)):
       stage = Stage(architecture, index, features, stride=stride, dtype=dtype, rngs=rngs)
       setattr(self, f"stage{index + 1}", stage)
