@@ -19,14 +19,7 @@ from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluat
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
 from magnifier_jax.report.collection import report_data
 from magnifier_jax.train_state import TrainState
-from magnifier_jax.train_step import create_trainer
-from magnifier_jax.workdir.checkpoints import (
-  CheckpointError,
-  Checkpoints,
-  abstract_state,
-  check_same_run,
-  run_record,
-)
+from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
 
 RERANKED = "all, re-ranked"
@@ -54,15 +47,17 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
   if config.evaluation.embeddings:
     return _evaluate_saved(config, workdir)
   dataset = dataset_lib.load(config.data)
-  state, evaluator = _restore(config, workdir, dataset)
+  trained = open_trained_network(workdir, config.evaluation.checkpoint, config)
+  say(f"checkpoint of step {trained.step} in {workdir / 'checkpoints'}")
+  evaluator = Evaluator(config, dataset, trained.network, mesh_lib.data_mesh())
   say(f"embedding {len(dataset.query)} queries and {len(dataset.gallery)} gallery images")
-  embeddings = evaluator.embeddings(state.params, state.batch_stats)
+  embeddings = evaluator.embeddings(trained.params, trained.batch_stats)
   query, gallery = identities(dataset.query), identities(dataset.gallery)
   if config.evaluation.save_embeddings and jax.process_index() == 0:
     path = workdir / "embeddings.npz"
     _save_embeddings(path, embeddings, query, gallery)
     say(f"embeddings: {path}")
-  return publish(config, workdir, dataset, evaluator, state, embeddings)
+  return publish(config, workdir, dataset, evaluator, trained, embeddings)
 
 
 def publish(
@@ -70,7 +65,7 @@ def publish(
   workdir: Path,
   dataset: ReidDataset,
   evaluator: Evaluator,
-  state: TrainState,
+  state: TrainState | TrainedNetwork,
   embeddings: TestEmbeddings,
 ) -> Mapping[str, RankingMetrics]:
   """Ranks embeddings in every way that the config asks for, and shows the results."""
@@ -79,7 +74,8 @@ def publish(
   step = int(state.step)
   show(config, workdir, results, step)
   # Every process takes part in predicting the parts; one writes.
-  data = report_data(config, workdir, dataset, evaluator, state, embeddings, results)
+  query_parts = evaluator.predicted_query_parts(state.params, state.batch_stats)
+  data = report_data(config, workdir, step, dataset, embeddings, results, query_parts)
   if jax.process_index() == 0:
     from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
 
@@ -146,24 +142,6 @@ def results_table(
   for name, row in sorted(published.items(), key=lambda item: item[1].mAP):
     lines.append(line(name, {"rank1": row.rank1, "mAP": row.mAP}))
   return "\n".join(lines)
-
-
-def _restore(config: Config, workdir: Path, dataset: ReidDataset) -> tuple[TrainState, Evaluator]:
-  checkpoints = Checkpoints(workdir, config.training.keep_checkpoints, read_only=True)
-  step = checkpoints.intact_step(best=config.evaluation.checkpoint == "best")
-  if step is None:
-    raise CheckpointError(
-      f"{checkpoints.directory}: no checkpoint there; train first, with the same --workdir"
-    )
-  stored = checkpoints.read_run(step)
-  current = run_record(config, stored.num_people, stored.steps_per_epoch)
-  check_same_run(workdir, stored, current)
-  mesh = mesh_lib.data_mesh()
-  trainer = create_trainer(config, stored.num_people, stored.steps_per_epoch, mesh)
-  evaluator = Evaluator(config, dataset, trainer.network, mesh)
-  shapes = trainer.init.eval_shape(config.seed)
-  say(f"checkpoint of step {step} in {checkpoints.directory}")
-  return checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh))), evaluator
 
 
 def _save_embeddings(

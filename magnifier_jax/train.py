@@ -1,5 +1,15 @@
-"""The training loop: restore → evaluate → batch → step → log → save and evaluate."""
+"""The training loop. Its order is fixed:
 
+1. Restore the newest whole checkpoint, or draw weights and read what `config.init` names.
+2. Write `config.json`; cut the log back to the restored step.
+3. Evaluate, if the run is fresh and the config asks for it, or if it was stopped between a
+   checkpoint and its evaluation.
+4. For each step: take a batch, update, check and log the losses of the step before.
+5. Where an epoch ends that is to be evaluated, or SIGTERM came: save, then evaluate.
+6. At the end: rank in every way that the config asks for; write `metrics.json` and `report.html`.
+"""
+
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
@@ -18,7 +29,6 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
 from magnifier_jax.evaluate_run import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
-from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
   StepMetrics,
@@ -27,6 +37,7 @@ from magnifier_jax.train_step import (
   create_trainer,
   draw_state,
 )
+from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import (
   Checkpoints,
   RunRecord,
@@ -61,7 +72,7 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
     ConfigError, SourceError, DeviceError: when the run cannot start.
   """
   try:
-    return _Run(config, workdir, preemption or Preemption()).run()
+    return _make_run(config, workdir, preemption or Preemption()).run()
   except Exception as error:
     reason = full_disk_reason(error)
     if reason is None:
@@ -72,33 +83,52 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
     ) from error
 
 
+def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
+  """Opens the data and builds the network of a run; nothing is written in its workdir yet.
+
+  Raises:
+    ConfigError, SourceError, DeviceError: when the run cannot start.
+  """
+  mesh = mesh_lib.data_mesh()
+  mesh_lib.check_batch_size(
+    config.data.batch_size, mesh, "config.data: identities_per_batch × images_per_identity"
+  )
+  dataset = dataset_lib.load(config.data)
+  for note in train_sampler(dataset, config).notes():
+    say(f"note: {note}")
+  epoch = steps_per_epoch(config, dataset)
+  trainer = create_trainer(config, dataset.train.num_people, epoch, mesh)
+  evaluator = Evaluator(config, dataset, trainer.network, mesh)
+  return _Run(config, workdir, preemption, mesh, dataset, epoch, trainer, evaluator)
+
+
+@dataclasses.dataclass
 class _Run:
   """What the parts of one training run share."""
 
-  def __init__(self, config: Config, workdir: Path, preemption: Preemption):
-    self.config = config
-    self.workdir = workdir
-    self.preemption = preemption
-    self.mesh = mesh_lib.data_mesh()
-    mesh_lib.check_batch_size(
-      config.data.batch_size,
-      self.mesh,
-      "config.data: identities_per_batch × images_per_identity",
-    )
-    self.dataset = dataset_lib.load(config.data)
-    for note in train_sampler(self.dataset, config).notes():
-      say(f"note: {note}")
-    self.steps_per_epoch = steps_per_epoch(config, self.dataset)
-    self.num_steps = config.training.num_epochs * self.steps_per_epoch
-    num_people = self.dataset.train.num_people
-    self.trainer: Trainer = create_trainer(config, num_people, self.steps_per_epoch, self.mesh)
-    self.evaluator = Evaluator(config, self.dataset, self.trainer.network, self.mesh)
-    self.record: RunRecord = run_record(config, num_people, self.steps_per_epoch)
-    workdir.mkdir(parents=True, exist_ok=True)
-    self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
+  config: Config
+  workdir: Path  # `run` makes it
+  preemption: Preemption
+  mesh: Mesh
+  dataset: ReidDataset
+  steps_per_epoch: int
+  trainer: Trainer  # for as many people as the data set has
+  evaluator: Evaluator  # of the trainer's network, on the data set
+  checkpoints: Checkpoints = dataclasses.field(init=False)  # opened by `run`
+  log: MetricsLog = dataclasses.field(init=False)  # opened by `run`
+
+  @property
+  def num_steps(self) -> int:
+    return self.config.training.num_epochs * self.steps_per_epoch
+
+  @property
+  def record(self) -> RunRecord:
+    return run_record(self.config, self.dataset.train.num_people, self.steps_per_epoch)
 
   def run(self) -> RankingMetrics:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    self.checkpoints = Checkpoints(self.workdir, self.config.training.keep_checkpoints)
     state = self._restore_or_init()
     first_step = int(state.step)
     _write_config(self.workdir, self.record)

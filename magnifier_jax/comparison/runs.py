@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from magnifier_jax.config import PublishedResult
 from magnifier_jax.errors import UserError
-from magnifier_jax.interop.workdir_weights import ORIGIN
 from magnifier_jax.report.reference_settings import (
   differences_from_reference,
   leaves,
@@ -18,6 +17,7 @@ from magnifier_jax.report.reference_settings import (
 )
 from magnifier_jax.workdir.checkpoints import FREE_FIELDS, Checkpoints
 from magnifier_jax.workdir.metrics_log import read_records
+from magnifier_jax.workdir.origin import ORIGIN
 
 WHOLE = "all"  # the row of the whole embedding
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
-from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
+from magnifier_jax.evaluate import TestEmbeddings, identities
 from magnifier_jax.evaluation.ranking import DistanceHistogram, Nearest, RankingMetrics, nearest
 from magnifier_jax.report.contents import (
   OperatingPoint,
@@ -26,7 +26,6 @@ from magnifier_jax.report.contents import (
   RetrievedImage,
 )
 from magnifier_jax.report.reference_settings import differences_from_reference, published_row
-from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.metrics_log import read_records
 
 _CASES = 4  # queries of each kind
@@ -39,27 +38,27 @@ _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 def report_data(
   config: Config,
   workdir: Path,
+  step: int,
   dataset: ReidDataset,
-  evaluator: Evaluator,
-  state: TrainState,
   embeddings: TestEmbeddings,
   results: Mapping[str, RankingMetrics],
+  query_parts: np.ndarray | None,
 ) -> ReportData:
   """Returns what the report of an evaluated run shows.
 
   Args:
     config: of the run.
     workdir: whose `metrics.jsonl` has the curves.
+    step: updates that the evaluated network has seen.
     dataset: the images.
-    evaluator: predicts parts.
-    state: the evaluated parameters.
     embeddings: of both splits.
     results: {row: metrics}; the first is of the whole embedding.
+    query_parts: parts predicted on the first queries, [n, h, w] uint8; None without a head for it.
   """
   metrics = next(iter(results.values()))
   return ReportData(
     title=f"{config.name}: {config.data.dataset}",
-    facts=_facts(config, state),
+    facts=_facts(config, step),
     results=tuple(
       ResultRow(name, row.summary(), row.cmc, published_row(config.to_dict(), name))
       for name, row in results.items()
@@ -73,17 +72,17 @@ def report_data(
     operating_points=tuple(OperatingPoint(*rate) for rate in metrics.true_accept_rates),
     training_log=read_records(workdir),
     queries=_query_cases(dataset, embeddings, metrics.average_precision),
-    overlays=_overlays(dataset.query, evaluator, state),
+    overlays=_overlays(dataset.query, query_parts),
   )
 
 
-def _facts(config: Config, state: TrainState) -> dict[str, str]:
+def _facts(config: Config, step: int) -> dict[str, str]:
   devices = jax.devices()
   differences = differences_from_reference(config.to_dict())
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
   return {
     "data set": config.data.dataset,
-    "step": str(int(state.step)),
+    "step": str(step),
     "seed": str(config.seed),
     "embedding": "image and its mirror image, added" if config.evaluation.flip else "image",
     "differs from the authors' code in": "\n".join(differences) or "nothing",
@@ -157,9 +156,8 @@ def _query_case(
   )
 
 
-def _overlays(query: ReidSplit, evaluator: Evaluator, state: TrainState) -> tuple[PartOverlay, ...]:
+def _overlays(query: ReidSplit, parts: np.ndarray | None) -> tuple[PartOverlay, ...]:
   """Returns predicted and given parts of some queries; none without a segmentation head."""
-  parts = evaluator.predicted_query_parts(state.params, state.batch_stats)
   if parts is None:
     return ()
   rows = np.unique(np.linspace(0, len(parts) - 1, _OVERLAYS).astype(int))

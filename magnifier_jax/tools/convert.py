@@ -40,7 +40,7 @@ def import_file(config: Config, source: Path, workdir: Path) -> str:
     CheckpointError: when the workdir has checkpoints.
   """
   from magnifier_jax.interop.weights_file import read_weights
-  from magnifier_jax.interop.workdir_weights import write_workdir
+  from magnifier_jax.weights.workdir_weights import write_workdir
 
   weights = read_weights(source)
   record = write_workdir(config, weights, workdir)
@@ -66,7 +66,7 @@ def export_workdir(workdir: Path, which: str, target: Path) -> str:
     WeightsFileError: when the file cannot be written.
   """
   from magnifier_jax.interop.weights_file import check_suffix, write_weights
-  from magnifier_jax.interop.workdir_weights import read_workdir
+  from magnifier_jax.weights.workdir_weights import read_workdir
 
   check_suffix(target)
   weights = read_workdir(workdir, which)

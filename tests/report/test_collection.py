@@ -1,7 +1,5 @@
 """What a run's report shows of its queries' parts."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from magnifier_jax.data.dataset import EncodedImage, ReidSplit
@@ -18,8 +16,7 @@ def test_queries_without_given_parts_show_the_predicted_ones_alone():
   ]
   query = ReidSplit("query", np.arange(2), np.zeros(2), ("a.png", "b.png"), records)
   predicted = np.ones((2, 2, 1), np.uint8)
-  evaluator = SimpleNamespace(predicted_query_parts=lambda params, batch_stats: predicted)
-  with_labels, without = _overlays(query, evaluator, SimpleNamespace(params=None, batch_stats=None))
+  with_labels, without = _overlays(query, predicted)
   np.testing.assert_array_equal(with_labels.labelled, given)
   assert without.labelled is None
   assert without.predicted.all()

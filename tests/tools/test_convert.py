@@ -18,11 +18,11 @@ from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluate_run import load_embeddings
-from magnifier_jax.interop.initialization import initialize
 from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
 from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
+from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 from tests.test_reference import assert_close, fixture, golden
@@ -141,7 +141,7 @@ def test_wrong_command_lines(
 def test_command_runs_without_tensorflow(tmp_path: Path, imported: Path):
   program = (
     "import sys\nsys.modules['tensorflow'] = None\n"
-    "from magnifier_jax.interop import initialization\n"
+    "from magnifier_jax.weights import initialization\n"
     "from magnifier_jax.tools import convert\nconvert.cli()"
   )
   argv = [sys.executable, "-c", program, f"--from={imported}", f"--to={tmp_path / 'x.pth'}"]

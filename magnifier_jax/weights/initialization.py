@@ -21,8 +21,9 @@ from magnifier_jax.interop.torchvision_weights import (
   load_backbone,
 )
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights
-from magnifier_jax.interop.workdir_weights import read_workdir, write_origin
 from magnifier_jax.train_state import TrainState, Tree
+from magnifier_jax.weights.workdir_weights import read_workdir
+from magnifier_jax.workdir.origin import write_origin
 
 
 class InitializationError(UserError):

@@ -1,55 +1,34 @@
 """The weights of a run: from its checkpoints to a `state_dict`, and from one to a checkpoint."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
 from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
-from magnifier_jax.models.network import Network, Tree
 from magnifier_jax.optimizer import adam_with_l2
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import create_trainer
-from magnifier_jax.workdir.checkpoints import (
-  CheckpointError,
-  Checkpoints,
-  RunRecord,
-  abstract_state,
-  run_record,
-)
-
-ORIGIN = "initial_weights.json"
+from magnifier_jax.trained_network import open_trained_network
+from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints, RunRecord, run_record
+from magnifier_jax.workdir.origin import write_origin
 
 
 class WorkdirWeights(NamedTuple):
   """The weights of one checkpoint."""
 
   step: int
-  run: RunRecord
   state_dict: dict[str, np.ndarray]
 
 
-class RestoredRun(NamedTuple):
-  """A trained network, ready to run."""
-
-  step: int
-  run: RunRecord
-  config: Config
-  network: Network
-  params: Tree
-  batch_stats: Tree
-
-
-def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
-  """Reads the network of a run; its arrays are on every device.
+def read_workdir(workdir: Path, which: Literal["latest", "best"] = "latest") -> WorkdirWeights:
+  """Reads the weights of a run, with PyTorch's names and layouts.
 
   Args:
     workdir: of the run.
@@ -58,38 +37,8 @@ def restore_workdir(workdir: Path, which: str = "latest") -> RestoredRun:
   Raises:
     CheckpointError: when there is no checkpoint, or one of a version with other config fields.
   """
-  checkpoints = Checkpoints(workdir, read_only=True)
-  step = checkpoints.intact_step(best=which == "best")
-  if step is None:
-    raise CheckpointError(f"{checkpoints.directory}: no checkpoint there")
-  run = checkpoints.read_run(step)
-  try:
-    config = Config.from_config_dict(run.config)
-  except ConfigError as error:
-    raise CheckpointError(
-      f"{checkpoints.directory}: the run is of another version of this program ({error})"
-    ) from error
-  mesh = mesh_lib.data_mesh()
-  trainer = create_trainer(config, run.num_people, run.steps_per_epoch, mesh)
-  shapes = trainer.init.eval_shape(config.seed)
-  state = checkpoints.restore(step, abstract_state(shapes, mesh_lib.replicated(mesh)))
-  checkpoints.close()
-  return RestoredRun(step, run, config, trainer.network, state.params, state.batch_stats)
-
-
-def read_workdir(workdir: Path, which: str = "latest") -> WorkdirWeights:
-  """Reads the weights of a run.
-
-  Args:
-    workdir: of the run.
-    which: 'latest' or 'best', by mAP.
-
-  Raises:
-    CheckpointError: when there is no checkpoint, or one of a version with other config fields.
-  """
-  restored = restore_workdir(workdir, which)
-  weights = to_state_dict(restored.params, restored.batch_stats)
-  return WorkdirWeights(restored.step, restored.run, weights)
+  trained = open_trained_network(workdir, which)
+  return WorkdirWeights(trained.step, to_state_dict(trained.params, trained.batch_stats))
 
 
 def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRecord:
@@ -122,10 +71,3 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   checkpoints.close()
   write_origin(workdir, {"path": str(weights.path), "sha256": weights.sha256})
   return record
-
-
-def write_origin(workdir: Path, origin: Mapping[str, Any]) -> None:
-  """Writes down beside the checkpoints where their weights came from."""
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
