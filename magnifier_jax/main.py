@@ -73,7 +73,7 @@ def main(argv: list[str], preemption: Preemption) -> None:
 
     train(config, workdir, preemption)
   else:
-    from magnifier_jax.evaluate_run import evaluate_run
+    from magnifier_jax.evaluate import evaluate_run
 
     evaluate_run(config, workdir)
 

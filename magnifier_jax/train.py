@@ -25,9 +25,9 @@ from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.preemption import Preempted, Preemption
+from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
 from magnifier_jax.errors import UserError
-from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
-from magnifier_jax.evaluate_run import publish
+from magnifier_jax.evaluate import publish
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
@@ -98,8 +98,8 @@ def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
     say(f"note: {note}")
   epoch = steps_per_epoch(config, dataset)
   trainer = create_trainer(config, dataset.train.num_people, epoch, mesh)
-  evaluator = Evaluator(config, dataset, trainer.network, mesh)
-  return _Run(config, workdir, preemption, mesh, dataset, epoch, trainer, evaluator)
+  embedder = DatasetEmbedder(config, dataset, trainer.network, mesh)
+  return _Run(config, workdir, preemption, mesh, dataset, epoch, trainer, embedder)
 
 
 @dataclasses.dataclass
@@ -113,7 +113,7 @@ class _Run:
   dataset: ReidDataset
   steps_per_epoch: int
   trainer: Trainer  # for as many people as the data set has
-  evaluator: Evaluator  # of the trainer's network, on the data set
+  embedder: DatasetEmbedder  # of the trainer's network, on the data set
   checkpoints: Checkpoints = dataclasses.field(init=False)  # opened by `run`
   log: MetricsLog = dataclasses.field(init=False)  # opened by `run`
 
@@ -148,8 +148,8 @@ class _Run:
     self.checkpoints.close()
     self.log.close()
     if embeddings is None:
-      embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
-    results = publish(self.config, self.workdir, self.dataset, self.evaluator, state, embeddings)
+      embeddings = self.embedder.embeddings(state.params, state.batch_stats)
+    results = publish(self.config, self.workdir, self.dataset, self.embedder, state, embeddings)
     metrics = next(iter(results.values()))
     if untrained is not None:
       say(f"\nuntrained  {format_summary(untrained)}")
@@ -280,7 +280,7 @@ class _Run:
       f"evaluating ({when}): {len(self.dataset.query)} queries, "
       f"{len(self.dataset.gallery)} gallery images"
     )
-    embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
+    embeddings = self.embedder.embeddings(state.params, state.batch_stats)
     metrics = evaluate_ranking(
       *(side.whole() for side in embeddings),
       identities(self.dataset.query),

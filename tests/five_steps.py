@@ -18,7 +18,7 @@ from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.pipeline import train_batches
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.processes import Launch, initialize
-from magnifier_jax.evaluate import Evaluator, identities
+from magnifier_jax.embed_dataset import DatasetEmbedder, identities
 from magnifier_jax.evaluation.ranking import evaluate_ranking
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import create_trainer
@@ -92,8 +92,8 @@ class Run:
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Returns the metrics of a state."""
-    evaluator = Evaluator(self.config, self.dataset, self.trainer.network, self.mesh)
-    embeddings = evaluator.embeddings(state.params, state.batch_stats)
+    embedder = DatasetEmbedder(self.config, self.dataset, self.trainer.network, self.mesh)
+    embeddings = embedder.embeddings(state.params, state.batch_stats)
     sides = (self.dataset.query, self.dataset.gallery)
     metrics = evaluate_ranking(
       *(side.whole() for side in embeddings), *(identities(side) for side in sides)

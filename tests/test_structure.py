@@ -35,14 +35,14 @@ MAY_IMPORT = {
   "weights": (
     "config devices errors interop optimizer train_state train_step trained_network workdir"
   ),
-  "evaluate": "config data devices evaluation models train_state workdir",
-  "report": "body_parts config data errors evaluate evaluation workdir",
+  "embed_dataset": "config data devices evaluation models train_state workdir",
+  "report": "body_parts config data errors embed_dataset evaluation workdir",
   "part_labelling": "body_parts data devices errors train_state trained_network",
-  "evaluate_run": (
-    "config data devices errors evaluate evaluation report train_state trained_network workdir"
+  "evaluate": (
+    "config data devices errors embed_dataset evaluation report train_state trained_network workdir"
   ),
   "train": (
-    "config data devices errors evaluate evaluate_run evaluation train_state train_step weights "
+    "config data devices errors embed_dataset evaluate evaluation train_state train_step weights "
     "workdir"
   ),
   "comparison": "config config_argument errors report workdir",
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "body_parts comparison config config_argument data errors interop part_labelling report "
     "trained_network weights workdir"
   ),
-  "main": "config config_argument devices errors evaluate_run train",
+  "main": "config config_argument devices errors evaluate train",
 }
 # Folders within a room that know nothing of it, nor of others than these.
 SEALED = {"models/cpu": "", "data/synthetic": "body_parts"}
@@ -256,5 +256,5 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path, tm
 
 
 def test_saved_embeddings_are_evaluated_without_tensorflow(repository: Path):
-  program = "import sys, magnifier_jax.evaluate_run; sys.exit('tensorflow' in sys.modules)"
+  program = "import sys, magnifier_jax.evaluate; sys.exit('tensorflow' in sys.modules)"
   subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)

@@ -17,7 +17,7 @@ from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.mesh import DeviceError
 from magnifier_jax.devices.preemption import Preempted, Preemption
-from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
+from magnifier_jax.evaluate import EmbeddingsFileError, evaluate_run
 from magnifier_jax.train import DivergenceError, train
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints

@@ -14,7 +14,7 @@ from PIL import Image
 
 from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
-from magnifier_jax.evaluate import TestEmbeddings, identities
+from magnifier_jax.embed_dataset import TestEmbeddings, identities
 from magnifier_jax.evaluation.ranking import DistanceHistogram, Nearest, RankingMetrics, nearest
 from magnifier_jax.report.contents import (
   OperatingPoint,

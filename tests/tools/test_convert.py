@@ -12,12 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate_run
+from magnifier_jax import evaluate
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.evaluate_run import load_embeddings
+from magnifier_jax.evaluate import load_embeddings
 from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
@@ -196,10 +196,10 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   dataset = SimpleNamespace(query=split, gallery=split)
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
-  monkeypatch.setattr(evaluate_run.dataset_lib, "load", lambda _: dataset)
+  monkeypatch.setattr(evaluate.dataset_lib, "load", lambda _: dataset)
   monkeypatch.setattr(pipeline, "evaluation_batches", _golden_batches)
-  monkeypatch.setattr(evaluate_run, "publish", lambda *_: {})
-  evaluate_run.evaluate_run(config, tmp_path)
+  monkeypatch.setattr(evaluate, "publish", lambda *_: {})
+  evaluate.evaluate_run(config, tmp_path)
 
   embeddings, *_ = load_embeddings(tmp_path / "embeddings.npz")
   ours = np.concatenate(list(embeddings.query.branches.values()), axis=1)

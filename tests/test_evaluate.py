@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from magnifier_jax.config import PublishedResult
-from magnifier_jax.evaluate_run import results_table
+from magnifier_jax.evaluate import results_table
 from magnifier_jax.evaluation.ranking import DistanceHistogram, RankingMetrics
 
 METRICS = RankingMetrics(
