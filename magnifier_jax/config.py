@@ -188,14 +188,6 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedResult:
-  """A published accuracy to compare with, in percent."""
-
-  rank1: Annotated[float, Range(0.0, 100.0)]
-  mAP: Annotated[float, Range(0.0, 100.0)]
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
   """One run. `configs/` says what each file reproduces."""
 
@@ -209,8 +201,6 @@ class Config:
   optimizer: OptimizerConfig
   training: TrainingConfig
   evaluation: EvaluationConfig
-  published: Mapping[str, PublishedResult]  # row of the published table → its numbers
-  published_source: str
 
   @classmethod
   def from_config_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -256,9 +246,6 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   origin = typing.get_origin(hint)
-  if origin is Mapping:
-    row_type = typing.get_args(hint)[1]
-    return {key: _build(row_type, row, f"{path}.{key}") for key, row in value.items()}
   if origin is Literal:
     choices = typing.get_args(hint)
     if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):

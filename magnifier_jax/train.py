@@ -28,7 +28,9 @@ from magnifier_jax.devices.preemption import Preempted, Preemption
 from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import publish
+from magnifier_jax.evaluation.metric_names import HEADINGS
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
+from magnifier_jax.report.provenance import provenance
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
   StepMetrics,
@@ -149,7 +151,10 @@ class _Run:
     self.log.close()
     if embeddings is None:
       embeddings = self.embedder.embeddings(state.params, state.batch_stats)
-    results = publish(self.config, self.workdir, self.dataset, self.embedder, state, embeddings)
+    source = provenance(self.config, self.record, int(state.step), chosen=False)
+    results = publish(
+      self.config, source, self.workdir, self.dataset, self.embedder, state, embeddings
+    )
     metrics = next(iter(results.values()))
     if untrained is not None:
       say(f"\nuntrained  {format_summary(untrained)}")
@@ -312,7 +317,9 @@ def format_summary(metrics: RankingMetrics) -> str:
   """Returns the numbers that matter most, in percent, on one line."""
   summary = metrics.summary()
   names = ("rank1", "rank5", "rank10", "mAP", "mINP")
-  line = "  ".join(f"{name} {100 * summary[name]:.1f} %" for name in names if name in summary)
+  line = "  ".join(
+    f"{HEADINGS[name]} {100 * summary[name]:.1f} %" for name in names if name in summary
+  )
   if metrics.num_skipped_queries:
     line += f"  ({metrics.num_skipped_queries} queries without a match left out)"
   return line

@@ -42,10 +42,10 @@ MAY_IMPORT = {
     "config data devices errors embed_dataset evaluation report train_state trained_network workdir"
   ),
   "train": (
-    "config data devices errors embed_dataset evaluate evaluation train_state train_step weights "
-    "workdir"
+    "config data devices errors embed_dataset evaluate evaluation report train_state train_step "
+    "weights workdir"
   ),
-  "comparison": "config config_argument errors report workdir",
+  "comparison": "config config_argument errors evaluation report workdir",
   "tools": (
     "body_parts comparison config config_argument data errors interop part_labelling report "
     "trained_network weights workdir"
@@ -257,4 +257,14 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path, tm
 
 def test_saved_embeddings_are_evaluated_without_tensorflow(repository: Path):
   program = "import sys, magnifier_jax.evaluate; sys.exit('tensorflow' in sys.modules)"
+  subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)
+
+
+def test_evaluation_needs_neither_pictures_nor_templates(repository: Path):
+  folder = repository / "magnifier_jax" / "evaluation"
+  modules = [f"magnifier_jax.evaluation.{path.stem}" for path in folder.glob("[!_]*.py")]
+  program = (
+    f"import sys, {', '.join(modules)}\n"
+    "sys.exit(bool({'matplotlib', 'jinja2'} & set(sys.modules)))"
+  )
   subprocess.run([sys.executable, "-c", program], cwd=repository, check=True)

@@ -17,6 +17,7 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.train_state import TrainState, Tree
 from magnifier_jax.workdir.checkpoint_files import find_damage, write_manifest
 from magnifier_jax.workdir.metrics_log import say
+from magnifier_jax.workdir.old_records import with_todays_fields
 
 _METRICS = "metrics.json"
 _STATE = "state"  # the folder of the arrays
@@ -35,8 +36,6 @@ FREE_FIELDS = (
   "training.log_every_steps",
   "training.keep_checkpoints",
   "evaluation",
-  "published",
-  "published_source",
 )
 
 
@@ -176,7 +175,7 @@ class Checkpoints:
       restored = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
     except (OSError, ValueError, KeyError) as error:
       raise CheckpointError(f"{self._folder(step)}: damaged: {self._damage(step)}") from error
-    return RunRecord(**restored["run"])
+    return RunRecord(**with_todays_fields(restored["run"]))
 
   def restore(self, step: int, target: TrainState) -> TrainState:
     """Restores the state of `step`.

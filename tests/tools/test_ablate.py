@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from magnifier_jax.report.figures import Chart
 from ml_collections import ConfigDict
 
 from magnifier_jax.comparison import output_files as comparison_files
@@ -18,7 +19,6 @@ from magnifier_jax.comparison.ablation import Ablation, AblationError, plan
 from magnifier_jax.comparison.run_clock import RunClock, RunTimes, format_duration
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.config import ConfigError
-from magnifier_jax.report.figures import Chart
 from magnifier_jax.tools import ablate
 from tests.data.noise_tree import write_tree
 from tests.tools.evaluated_runs import accuracies, make_report_older, write_run
