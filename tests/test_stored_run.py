@@ -66,6 +66,13 @@ def test_its_network_opens_and_embeds_as_it_did(workdir: Path):
   np.testing.assert_allclose(embed(images), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_published_numbers_are_no_longer_of_its_config(workdir: Path):
+  [record] = (workdir / "checkpoints" / "2" / "run").glob("metadata")
+  assert {"published", "published_source"} <= json.loads(record.read_text())["config"].keys()
+  config = Checkpoints(workdir, read_only=True).read_run(2).config
+  assert not {"published", "published_source"} & config.keys()
+
+
 def test_its_best_checkpoint_opens_too(workdir: Path):
   assert open_trained_network(workdir, "best").best
   (workdir / "checkpoints" / "2" / "metrics.json").unlink()
