@@ -31,7 +31,7 @@ class Upsample(nnx.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x [B, h, w, C] to [B, 2h, 2w, F]."""
     kernel = self.kernel[...].astype(self.dtype)
-    return cpu_or_default(x, kernel, cpu=by_overlap_add, default=_by_library)
+    return upsample(x, kernel)
 
   def at_even_pixels(self, x: jax.Array) -> jax.Array:
     """Returns rows and columns 0, 2, 4, … of the result, [B, h, w, F], for a ninth of the work.
@@ -39,6 +39,11 @@ class Upsample(nnx.Module):
     Nothing but the kernel's middle reaches them.
     """
     return jnp.einsum("BhwC,CF->BhwF", x, self.kernel[:, 1, 1].astype(self.dtype))
+
+
+def upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves x [B, h, w, C], transposed, with kernel [C, 3, 3, F]; returns [B, 2h, 2w, F]."""
+  return cpu_or_default(x, kernel, cpu=by_overlap_add, default=_by_library)
 
 
 def _by_library(x: jax.Array, kernel: jax.Array) -> jax.Array:

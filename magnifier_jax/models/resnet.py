@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from magnifier_jax.models.convolution import Conv, Conv1x1
-from magnifier_jax.models.cpu import max_pooling as on_cpu
-from magnifier_jax.models.cpu.computation_order import relu_of_sum
+from magnifier_jax.models.cpu import computation_order, max_pooling
 from magnifier_jax.models.layers import BatchNorm
 from magnifier_jax.models.platforms import cpu_or_default
 
@@ -32,10 +31,13 @@ class ResidualBlock(nnx.Module):
     return nnx.remat(type(self).transform, static_argnums=2)(self, x, train)
 
 
+def relu_of_sum(x: jax.Array, residual: jax.Array) -> jax.Array:
+  """Returns max(x + residual, 0)."""
+  return cpu_or_default(x, residual, cpu=computation_order.relu_of_sum, default=_relu_of_sum)
+
+
 def _relu_of_sum(x: jax.Array, residual: jax.Array) -> jax.Array:
-  return cpu_or_default(
-    x, residual, cpu=relu_of_sum, default=lambda x, residual: jax.nn.relu(x + residual)
-  )
+  return jax.nn.relu(x + residual)
 
 
 class BasicBlock(ResidualBlock):
@@ -57,7 +59,7 @@ class BasicBlock(ResidualBlock):
     residual = x if self.shortcut is None else self.shortcut(x, train)
     x = jax.nn.relu(self.bn1(self.conv1(x), train))
     x = self.bn2(self.conv2(x), train)
-    return _relu_of_sum(x, residual)
+    return relu_of_sum(x, residual)
 
 
 class Bottleneck(ResidualBlock):
@@ -83,7 +85,7 @@ class Bottleneck(ResidualBlock):
     x = jax.nn.relu(self.bn1(self.conv1(x), train))
     x = jax.nn.relu(self.bn2(self.conv2(x), train))
     x = self.bn3(self.conv3(x), train)
-    return _relu_of_sum(x, residual)
+    return relu_of_sum(x, residual)
 
 
 class Shortcut(nnx.Module):
@@ -197,7 +199,7 @@ def max_pool_3x3(x: jax.Array) -> jax.Array:
 
   The gradient goes to the first of equal maxima: row by row, on CPUs column by column.
   """
-  return cpu_or_default(x, cpu=on_cpu.max_pool_3x3, default=_max_pool_by_library)
+  return cpu_or_default(x, cpu=max_pooling.max_pool_3x3, default=_max_pool_by_library)
 
 
 def _max_pool_by_library(x: jax.Array) -> jax.Array:

@@ -10,12 +10,11 @@ def not_before(other: jax.Array, x: jax.Array) -> jax.Array:
   """Returns x, of which nothing is computed before `other` is known.
 
   XLA computes what it can as soon as it can, also what only the gradient needs, and keeps it. On a
-  CPU it drops `optimization_barrier`, so x depends on a comparison that is never true; a number
-  made of `other`, as 0 · `other`, would be NaN where `other` is infinite.
+  CPU it drops `optimization_barrier`, so x is added 0 · a comparison of the first entry of `other`;
+  0 · the entry itself would be NaN where that is infinite.
   """
   first = jax.lax.slice(other, (0,) * other.ndim, (1,) * other.ndim)
-  never = first.reshape((1,) * x.ndim) > jnp.inf
-  return jnp.where(never, jnp.zeros((), x.dtype), x)
+  return x + 0 * (first > 0).astype(x.dtype).reshape((1,) * x.ndim)
 
 
 def all_not_before(grad_norm: jax.Array, updates: Any) -> Any:
