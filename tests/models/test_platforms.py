@@ -19,7 +19,8 @@ from magnifier_jax.models.network import create_network
 from magnifier_jax.models.part_segmentation import upsample
 from magnifier_jax.models.parts import masked_max_pool, part_max_pool
 from magnifier_jax.models.resnet import max_pool_3x3, relu_of_sum
-from magnifier_jax.train_step import Batch, create_trainer
+from magnifier_jax.train_state import Batch
+from magnifier_jax.train_step import create_trainer
 
 from ..default_path import default_path
 
@@ -148,7 +149,7 @@ def test_network_for_any_number_of_images_is_exported(shallow_network: None):
 
   @jax.jit
   def embed(images: jax.Array) -> jax.Array:
-    output, _ = network.apply(params, stats, network.normalize(images), train=False)
+    output, _ = network.apply(params, stats, images, train=False)
     return jnp.concatenate(list(output.embeddings().values()), axis=1)
 
   (batch,) = jax.export.symbolic_shape("B")
