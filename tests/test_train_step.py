@@ -70,6 +70,18 @@ def test_bfloat16_step_is_near_the_float32_one():
   assert narrow_total != wide_total
 
 
+def test_an_infinite_gradient_norm_leaves_parameters_finite():
+  """Each gradient is a number; the sum of their squares is too large for one."""
+  trainer = create_trainer(make_config(), NUM_PEOPLE, STEPS_PER_EPOCH, data_mesh(jax.devices()[:1]))
+  state = trainer.init(0)
+  classifier = state.params["global_branch"]["classifier"]
+  classifier["kernel"] = classifier["kernel"] * 1e25
+  state, metrics = trainer.step(state, make_batch())
+  assert np.isposinf(metrics.grad_norm)
+  assert np.isfinite(metrics.losses.total)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
 def test_parameters_are_updated_where_they_lie():
   step = run_step("float32")
   copies = re.findall(r"= f32\[([\d,]*)\]\S* copy\([^)]*state_params", step.program)
