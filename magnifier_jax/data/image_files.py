@@ -1,7 +1,6 @@
 """Reads and checks the user's images and part labels, one file at a time, while preparing."""
 
 import io
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +18,6 @@ class ImageFile(NamedTuple):
 
   encoded: bytes
   size_hw: tuple[int, int]  # pixels
-
-
-def list_images(folder: Path) -> list[Path]:
-  """Lists a folder's image files by name; hidden files and other kinds (Thumbs.db) are ignored."""
-  with os.scandir(folder) as entries:
-    names = [
-      entry.name
-      for entry in entries
-      if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-    ]
-  return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
 def read_image(path: Path) -> ImageFile:
@@ -87,6 +75,19 @@ def load_part_labels(path: Path) -> np.ndarray:
   """
   labels, _ = _load(path)
   return labels
+
+
+def is_part_labels(content: bytes) -> bool:
+  """Says whether a file's content is a PNG of part labels: one channel, values 0…7."""
+  try:
+    image = Image.open(io.BytesIO(content))
+    return (
+      image.format == "PNG"
+      and len(image.getbands()) == 1
+      and np.asarray(image).max(initial=0) < NUM_PARTS
+    )
+  except (OSError, SyntaxError, ValueError):
+    return False
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

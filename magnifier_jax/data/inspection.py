@@ -30,10 +30,14 @@ class Fault(enum.Enum):
   LABELS_MISSING = "missing part labels"
   LABELS = "wrong part labels"
   FEW_PEOPLE = "too few people"
+  NOTHING_MATCHES = "test that cannot be evaluated"
   DUPLICATE = "duplicated image"
   SIZE = "oddly sized image"
   FEW_IMAGES = "person with few images"
   NO_MATCH = "query without a match"
+  LOST_PERSON = "person without a usable image"
+  UNUSED = "kind of file that is not used"
+  IN_BOTH = "query that is in the gallery too"
   TRAINED_ON = "test person who is trained on"
 
   @property
@@ -45,6 +49,7 @@ class Fault(enum.Enum):
       Fault.LABELS_MISSING,
       Fault.LABELS,
       Fault.FEW_PEOPLE,
+      Fault.NOTHING_MATCHES,
     )
 
 
@@ -120,6 +125,9 @@ def inspect(
     except SourceError as error:
       findings.append(Finding(Fault.SPLIT, str(error)))
       continue
+    for unused in builder.unused.get(split, ()):
+      fault = Fault.LOST_PERSON if unused.is_person else Fault.UNUSED
+      findings.append(Finding(fault, str(unused)))
     splits[split] = [_inspect_image(builder, source) for source in progress(sources, split)]
     findings += [finding for image in splits[split] for finding in image.findings]
   findings += _duplicates(image for images in splits.values() for image in images)
@@ -175,9 +183,27 @@ def _duplicates(images: Iterable[Inspected]) -> Iterator[Finding]:
       continue
     other = first.setdefault(image.digest, image.source)
     if other is not image.source:
-      somebody_else = other.image.person_id != image.source.image.person_id
-      message = f"{image.source.image.file}: the same file as {other.image.file}"
-      yield Finding(Fault.DUPLICATE, message + ", of another person" * somebody_else)
+      yield _duplicate(image.source, other)
+
+
+def _duplicate(source: FileSource, other: FileSource) -> Finding:
+  """Returns what is wrong when an image is the same file as one before it, or what is to know."""
+  image, before = source.image, other.image
+  same_person = image.person_id == before.person_id
+  same_camera = image.camera_id == before.camera_id
+  is_test = (other.split, source.split) == ("query", "gallery")
+  if is_test and same_person and same_camera:
+    return Finding(
+      Fault.IN_BOTH,
+      f"{before.file}: in the gallery too, which is allowed; there this query ignores it, as all "
+      "of its person's images from its camera",
+    )
+  message = f"{image.file}: the same file as {before.file}"
+  if not same_person:
+    message += ", of another person"
+  elif is_test:
+    message += ", from another camera, so that the query finds itself"
+  return Finding(Fault.DUPLICATE, message)
 
 
 def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator[Finding]:
@@ -198,16 +224,31 @@ def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator
 
 
 def _unmatched(query: Sequence[Inspected], gallery: Sequence[Inspected]) -> Iterator[Finding]:
-  cameras: dict[int | None, set[int | None]] = {}
+  cameras: dict[int, set[int | None]] = {}
   for image in gallery:
-    cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
-  for file, _, person_id, camera_id in (image.source.image for image in query):
-    if None not in (person_id, camera_id) and not cameras.get(person_id, set()) - {camera_id}:
-      yield Finding(
-        Fault.NO_MATCH,
-        f"{file}: the gallery has no image of person {person_id} from another camera than "
-        f"{camera_id}; the query is left out of the results",
-      )
+    if image.source.image.person_id not in (None, JUNK_PERSON_ID):
+      cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
+  known = [
+    image.source.image
+    for image in query
+    if None not in (image.source.image.person_id, image.source.image.camera_id)
+  ]
+  unmatched = [
+    image for image in known if not cameras.get(image.person_id, set()) - {image.camera_id}
+  ]
+  if known and len(unmatched) == len(known):
+    yield Finding(
+      Fault.NOTHING_MATCHES,
+      f"{known[0].file}: no query has a match, this one and {len(known) - 1} more; the gallery "
+      "needs images of the queries' people from other cameras than theirs",
+    )
+    return
+  for image in unmatched:
+    yield Finding(
+      Fault.NO_MATCH,
+      f"{image.file}: the gallery has no image of person {image.person_id} from another camera "
+      f"than {image.camera_id}; the query is left out of the results",
+    )
 
 
 def _trained_on(splits: dict[str, list[Inspected]]) -> Iterator[Finding]:
