@@ -121,11 +121,13 @@ def _names(folder: str) -> frozenset[str]:
     return frozenset()
 
 
+@functools.lru_cache(maxsize=256)  # a data set has images of few sizes
 def background_labels(size_hw: tuple[int, int]) -> bytes:
   """Returns part labels without a body, (H, W) uint8, as a PNG file."""
   return encode_png(np.zeros(size_hw, np.uint8))
 
 
+@functools.lru_cache(maxsize=256)  # a data set has images of few sizes
 def band_labels(size_hw: tuple[int, int]) -> bytes:
   """Returns the seven body parts as equal horizontal bands, head on top, as a PNG file.
 

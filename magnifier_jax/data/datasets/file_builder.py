@@ -1,6 +1,5 @@
 """Base of the builders that read the user's image files, with part labels beside them."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from magnifier_jax.data import image_files, part_label_files
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder, Sources
 from magnifier_jax.data.image_files import ImageFile
 from magnifier_jax.data.image_folders import Unused
-from magnifier_jax.data.records import (
-  SPLITS,
-  Record,
-  ReidBuilder,
-  SourceError,
-  SplitCounts,
-)
+from magnifier_jax.data.records import Record, SourceError, SplitCounts
 
 JUNK_PERSON_ID = -1
 _NUMBERS = np.iinfo(np.int32)  # of people and cameras
@@ -85,15 +79,16 @@ class FileReidBuilder(ReidBuilder):
     """Returns the path below `data_set_folder` that an image's part labels are named after."""
     return image.path
 
-  def paths_of_labels(self, split_paths: Sequence[str], manual_dir: Path) -> Sequence[str]:
-    """Returns the paths of all images with which those of a split could share part labels.
+  def clashing_labels(self, split_paths: Sequence[str], manual_dir: Path) -> frozenset[str]:
+    """Returns the names of part labels that several images would share.
 
     Args:
-      split_paths: `part_labels_path` of the split's images.
+      split_paths: `part_labels_path` of the images of a split.
       manual_dir: folder that holds the data set.
     """
     del manual_dir
-    return split_paths  # in most layouts no two splits have a folder in common
+    # In most layouts no two splits have a folder in common.
+    return part_label_files.clashing_names(split_paths)
 
   def published_counts(self) -> dict[str, SplitCounts]:
     """Returns the published counts by split; {} when nobody published any."""
@@ -109,7 +104,7 @@ class FileReidBuilder(ReidBuilder):
     if split == "train":
       images = [image for image in images if image.person_id != JUNK_PERSON_ID]
     paths = [self.part_labels_path(image) for image in images]
-    clashes = part_label_files.clashing_names(self.paths_of_labels(paths, manual_dir))
+    clashes = self.clashing_labels(paths, manual_dir)
     found = part_label_files.find_part_labels(folder, paths, clashes)
     return [FileSource(split, image, *labels) for image, labels in zip(images, found)]
 
@@ -179,27 +174,31 @@ class FileReidBuilder(ReidBuilder):
       raise _missing_part_labels(source)
     return part_label_files.band_labels(size_hw)
 
-  def fingerprint(self, manual_dir: Path) -> str:
-    """Digests the names and sizes of all files, and whom they show."""
-    digest = hashlib.sha256(f"reader {image_files.READER_VERSION}\n".encode())
-    for source in (source for split in SPLITS for source in self.sources(split, manual_dir)):
-      labels = source.part_labels
-      about_labels = (
-        self.missing_part_labels
-        if labels is None
-        else (os.path.splitext(labels)[1], os.stat(labels).st_size)
-      )
-      image = source.image
-      about_image = image.path, image.person_id, image.camera_id, self.stored_bytes(image)
-      digest.update(f"{source.split}|{about_image}|{about_labels}\n".encode())
-    return digest.hexdigest()
+  def describe(self, source: FileSource) -> str:
+    """Returns whom an image shows and what its part labels are; see `ReidBuilder.describe`."""
+    image, labels = source.image, source.part_labels
+    kind = "none" if labels is None else os.path.splitext(labels)[1]
+    return f"{image.path}|{image.person_id}|{image.camera_id}|{kind}"
 
-  def stored_bytes(self, image: ListedImage) -> int:
-    """Returns how large an image's file is; −1 when a list names a file that is not there."""
-    try:
-      return os.stat(image.file).st_size
-    except OSError:
-      return -1
+  def files(self, source: FileSource) -> tuple[str, ...]:
+    """Returns the files of an image and its part labels; see `ReidBuilder.files`."""
+    image = self.image_file(source.image)
+    labels = source.part_labels
+    return (image,) if labels is None else (image, labels)
+
+  def image_file(self, image: ListedImage) -> str:
+    """Returns the file that an image is read from."""
+    return image.file
+
+  def recipe(self) -> str:
+    """Returns which version of the code reads files; see `ReidBuilder.recipe`."""
+    return f"reader {image_files.READER_VERSION}"
+
+  def options(self, sources: Sources | None = None) -> dict[str, str]:
+    """Returns what stands in for missing part labels; see `ReidBuilder.options`."""
+    if sources is None or any(source.part_labels is None for source in sources["train"]):
+      return {"missing_part_labels": self.missing_part_labels}
+    return {}
 
 
 def find_folder(manual_dir: Path, names: Sequence[str]) -> Path:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from magnifier_jax.data import part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, ListedImage
 from magnifier_jax.data.datasets.image_table import read_table
 from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, instead_of_images, list_named
@@ -41,7 +42,7 @@ class ImageList(FileReidBuilder):
     self.folder = folder
     # Two data sets of a user have two prepared copies.
     self.name = f"image_list_{folder}"
-    self._table: tuple[tuple, dict[str, list[ListedImage]]] | None = None  # version and contents
+    self._table: _Table | None = None
     super().__init__(**kwargs)
 
   def data_set_folder(self, manual_dir: Path) -> Path:
@@ -56,7 +57,7 @@ class ImageList(FileReidBuilder):
   def list_images(self, split: str, manual_dir: Path) -> list[ListedImage]:
     folder = self.data_set_folder(manual_dir)
     if (folder / CSV_NAME).is_file():
-      images = self._read_table(folder / CSV_NAME)[split]
+      images = self._read_table(folder / CSV_NAME).images[split]
       if not images:
         raise SourceError(f"{folder / CSV_NAME}: no row has the split {split}")
       self.unused[split] = []  # what a table does not list is nobody's mistake
@@ -64,20 +65,30 @@ class ImageList(FileReidBuilder):
     images, self.unused[split] = _find_images(folder, split)
     return images
 
-  def paths_of_labels(self, split_paths: Sequence[str], manual_dir: Path) -> Sequence[str]:
+  def clashing_labels(self, split_paths: Sequence[str], manual_dir: Path) -> frozenset[str]:
     table = self.data_set_folder(manual_dir) / CSV_NAME
     if not table.is_file():
-      return split_paths
+      return super().clashing_labels(split_paths, manual_dir)
     # A table can have images of one folder in several splits.
-    return [image.path for images in self._read_table(table).values() for image in images]
+    return self._read_table(table).clashes
 
-  def _read_table(self, table: Path) -> dict[str, list[ListedImage]]:
-    """Returns the images of each split; a table is read again only when it has changed."""
+  def _read_table(self, table: Path) -> "_Table":
+    """Returns what a table lists; it is read again only when it has changed."""
     about = table.stat()
     version = table, about.st_ino, about.st_size, about.st_mtime_ns
-    if self._table is None or self._table[0] != version:
-      self._table = version, read_table(table)
-    return self._table[1]
+    if self._table is None or self._table.version != version:
+      images = read_table(table)
+      paths = (image.path for split in images.values() for image in split)
+      self._table = _Table(version, images, part_label_files.clashing_names(paths))
+    return self._table
+
+
+class _Table(NamedTuple):
+  """A table that was read."""
+
+  version: tuple[Path, int, int, int]  # of the file
+  images: dict[str, list[ListedImage]]  # by split
+  clashes: frozenset[str]  # names of part labels that several images would share
 
 
 def _find_images(folder: Path, split: str) -> tuple[list[ListedImage], list[Unused]]:

@@ -61,23 +61,27 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
       f"commas, semicolons or tabs, but the first line is {heading.strip()[:80]!r}"
     )
   places = [names.index(name) for name in _COLUMNS]
-  folder = os.fspath(table.parent)
+  shown, folder = os.fspath(table), os.fspath(table.parent)
   for row in reader:
     if row:
       cells = [row[place].strip() if place < len(row) else "" for place in places]
-      yield reader.line_num, *_read_row(cells, folder, f"{table}: line {reader.line_num}")
+      yield reader.line_num, *_read_row(cells, folder, shown, reader.line_num)
 
 
-def _read_row(cells: list[str], folder: str, where: str) -> tuple[str, ListedImage]:
+def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str, ListedImage]:
   path, person, camera, split = cells
   camera_number = _CAMERA.fullmatch(camera)
   if split not in SPLITS:
-    raise SourceError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+    raise SourceError(f"{table}: line {line}: split {split!r} is none of {', '.join(SPLITS)}")
   if not _PERSON.fullmatch(person) or camera_number is None:
-    raise SourceError(f"{where}: person {person!r} and camera {camera!r} must be whole numbers")
+    raise SourceError(
+      f"{table}: line {line}: person {person!r} and camera {camera!r} must be whole numbers"
+    )
   if not path:
-    raise SourceError(f"{where}: no image is named")
-  file = os.path.join(folder, os.path.expanduser(path))
+    raise SourceError(f"{table}: line {line}: no image is named")
+  # There may be a million rows, and few of them need the library's way.
+  is_below = path[0] not in "/~"
+  file = f"{folder}/{path}" if is_below else os.path.join(folder, os.path.expanduser(path))
   return split, ListedImage(file, path, int(person), int(camera_number[1]))
 
 
