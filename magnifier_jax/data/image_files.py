@@ -89,6 +89,19 @@ def load_part_labels(path: Path) -> np.ndarray:
   return labels
 
 
+def is_part_labels(content: bytes) -> bool:
+  """Says whether a file's content is a PNG of part labels: one channel, values 0…7."""
+  try:
+    image = Image.open(io.BytesIO(content))
+    return (
+      image.format == "PNG"
+      and len(image.getbands()) == 1
+      and np.asarray(image).max(initial=0) < NUM_PARTS
+    )
+  except (OSError, SyntaxError, ValueError):
+    return False
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
   """Returns (H, W) or (H, W, 3) uint8 as a PNG file."""
   buffer = io.BytesIO()

@@ -23,6 +23,7 @@ from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, inspection
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
+from magnifier_jax.data.part_label_files import label_folder
 from magnifier_jax.errors import UserError
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
@@ -137,10 +138,12 @@ def _part_label_makers(
   builder: FileReidBuilder, manual_dir: Path, result: Inspection
 ) -> Iterator[str]:
   """Yields how the part labels of each split were made, where `label_parts` made some."""
+  record = LabelRecord(label_folder(builder.data_set_folder(manual_dir)))
+  if not record.has_labels:
+    return
   for split in result.splits:
     places = labelling.find_places(builder, split.name, manual_dir, folder=None)
-    record = LabelRecord(labelling.label_folder(places[0])) if places else None
-    if record and record.has_labels:
+    if places:
       makers = labelling.count_makers(places, record)
       counts = ", ".join(f"{maker} ({labels:,})" for maker, labels in makers.items())
       yield f"{split.name}, part labels made by: {counts or 'nobody'}"

@@ -79,6 +79,16 @@ class FileReidBuilder(ReidBuilder):
     """Returns the path below `data_set_folder` that an image's part labels are named after."""
     return image.path
 
+  def paths_of_labels(self, split_paths: Sequence[str], manual_dir: Path) -> Sequence[str]:
+    """Returns the paths of all images with which those of a split could share part labels.
+
+    Args:
+      split_paths: `part_labels_path` of the split's images.
+      manual_dir: folder that holds the data set.
+    """
+    del manual_dir
+    return split_paths  # in most layouts no two splits have a folder in common
+
   def published_counts(self) -> dict[str, SplitCounts]:
     """Returns the published counts by split; {} when nobody published any."""
     return self.PUBLISHED_COUNTS
@@ -93,9 +103,11 @@ class FileReidBuilder(ReidBuilder):
     if split == "train":
       images = [image for image in images if image.person_id != JUNK_PERSON_ID]
     paths = [self.part_labels_path(image) for image in images]
-    found = part_label_files.find_part_labels(folder, paths)
+    clashes = part_label_files.clashing_names(self.paths_of_labels(paths, manual_dir))
+    found = part_label_files.find_part_labels(folder, paths, clashes)
+    label_folder = part_label_files.label_folder(folder)
     return [
-      FileSource(split, image, labels, next(part_label_files.possible_part_labels(folder, path)))
+      FileSource(split, image, labels, label_folder / part_label_files.label_name(path, clashes))
       for image, labels, path in zip(images, found, paths)
     ]
 

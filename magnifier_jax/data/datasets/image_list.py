@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ class ImageList(FileReidBuilder):
         raise SourceError(f"{table}: no row has the split {split}")
       return images
     return list(_find_images(folder, split))
+
+  def paths_of_labels(self, split_paths: Sequence[str], manual_dir: Path) -> Sequence[str]:
+    table = self.data_set_folder(manual_dir) / CSV_NAME
+    # A table can have images of one folder in several splits.
+    return [image.path for _, image in _read_table(table)] if table.is_file() else split_paths
 
 
 def _find_images(folder: Path, split: str) -> Iterator[ListedImage]:
