@@ -12,6 +12,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
+from magnifier_jax.evaluation.identities import check_matches
 from magnifier_jax.evaluation.ranking import Identities
 from magnifier_jax.models.network import Network
 from magnifier_jax.train_state import Tree
@@ -41,10 +42,12 @@ class DatasetEmbedder:
 
   Raises:
     DeviceError: when the devices do not divide the evaluation batch.
+    EvaluationError: when no query has a match, so that nothing could be evaluated.
   """
 
   def __init__(self, config: Config, dataset: ReidDataset, network: Network, mesh: Mesh):
     mesh_lib.check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
+    check_matches(identities(dataset.query), identities(dataset.gallery))
     self._config = config
     self._dataset = dataset
     self._mesh = mesh

@@ -30,6 +30,7 @@ class Fault(enum.Enum):
   LABELS_MISSING = "missing part labels"
   LABELS = "wrong part labels"
   FEW_PEOPLE = "too few people"
+  NOTHING_MATCHES = "test that cannot be evaluated"
   DUPLICATE = "duplicated image"
   SIZE = "oddly sized image"
   FEW_IMAGES = "person with few images"
@@ -45,6 +46,7 @@ class Fault(enum.Enum):
       Fault.LABELS_MISSING,
       Fault.LABELS,
       Fault.FEW_PEOPLE,
+      Fault.NOTHING_MATCHES,
     )
 
 
@@ -198,16 +200,31 @@ def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator
 
 
 def _unmatched(query: Sequence[Inspected], gallery: Sequence[Inspected]) -> Iterator[Finding]:
-  cameras: dict[int | None, set[int | None]] = {}
+  cameras: dict[int, set[int | None]] = {}
   for image in gallery:
-    cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
-  for file, _, person_id, camera_id in (image.source.image for image in query):
-    if None not in (person_id, camera_id) and not cameras.get(person_id, set()) - {camera_id}:
-      yield Finding(
-        Fault.NO_MATCH,
-        f"{file}: the gallery has no image of person {person_id} from another camera than "
-        f"{camera_id}; the query is left out of the results",
-      )
+    if image.source.image.person_id not in (None, JUNK_PERSON_ID):
+      cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
+  known = [
+    image.source.image
+    for image in query
+    if None not in (image.source.image.person_id, image.source.image.camera_id)
+  ]
+  unmatched = [
+    image for image in known if not cameras.get(image.person_id, set()) - {image.camera_id}
+  ]
+  if known and len(unmatched) == len(known):
+    yield Finding(
+      Fault.NOTHING_MATCHES,
+      f"{known[0].file}: no query has a match, this one and {len(known) - 1} more; the gallery "
+      "needs images of the queries' people from other cameras than theirs",
+    )
+    return
+  for image in unmatched:
+    yield Finding(
+      Fault.NO_MATCH,
+      f"{image.file}: the gallery has no image of person {image.person_id} from another camera "
+      f"than {image.camera_id}; the query is left out of the results",
+    )
 
 
 def _trained_on(splits: dict[str, list[Inspected]]) -> Iterator[Finding]:
