@@ -31,6 +31,24 @@ class Range(NamedTuple):
     return f"from {self.low} to {self.high}"
 
 
+def check_path(name: str, value: str, when_empty: str | None = None) -> None:
+  """Refuses a path that says that there is none, and would become a folder of that name.
+
+  Args:
+    name: of the field.
+    value: of the field.
+    when_empty: what '' means; None: it means nothing.
+
+  Raises:
+    ConfigError: with the mend.
+  """
+  if value.lower() in ("none", "null"):
+    mend = "name a folder" if when_empty is None else f"'' means {when_empty}"
+    raise ConfigError(f"{name}: {value!r} is no path; {mend}, and ./{value} is one of that name")
+  if not value.strip() and (value or when_empty is None):
+    raise ConfigError(f"{name}: must name a folder; got {value!r}")
+
+
 Probability = Annotated[float, Range(0.0, 1.0)]
 NonNegative = Annotated[float, Range(0.0)]
 Positive = Annotated[int, Range(1)]
@@ -70,6 +88,7 @@ class InitConfig:
   checkpoint: str  # a whole network: a workdir or a file; in place of the backbone; '' is none
 
   def __post_init__(self):
+    check_path("checkpoint", self.checkpoint, "no checkpoint")
     if not self.backbone:
       raise ConfigError("backbone: must be 'imagenet', 'none', or a file of weights; got ''")
 
@@ -121,6 +140,8 @@ class DataConfig:
   occlusion: OcclusionConfig
 
   def __post_init__(self):
+    check_path("manual_dir", self.manual_dir)
+    check_path("data_dir", self.data_dir, "TFDS's own default")
     if any(size % 32 for size in self.image_size_hw):
       raise ConfigError(
         f"image_size_hw: height and width must be multiples of 32, got {self.image_size_hw}"
@@ -185,6 +206,9 @@ class EvaluationConfig:
   checkpoint: Literal["latest", "best"]  # which one --mode=evaluate takes; best is by test mAP
   save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
   embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network
+
+  def __post_init__(self):
+    check_path("embeddings", self.embeddings, "the images of the data set")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,6 +89,24 @@ def test_wrong_field_is_named(field: str, value: typing.Any, message: str):
     Config.from_config_dict(config)
 
 
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("data.data_dir", "None", "'None' is no path; '' means TFDS's own default, and ./None is one"),
+    ("data.data_dir", " ", "must name a folder; got ' '"),
+    ("data.manual_dir", "none", "'none' is no path; name a folder"),
+    ("data.manual_dir", "", "must name a folder; got ''"),
+    ("init.checkpoint", "None", "'None' is no path; '' means no checkpoint"),
+    ("evaluation.embeddings", "null", "'null' is no path; '' means the images of the data set"),
+  ],
+)
+def test_a_path_that_names_nothing_is_refused(field: str, value: str, message: str):
+  config = get_config()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ConfigError, match=f"^config.{field}: {message}"):
+    Config.from_config_dict(config)
+
+
 def test_missing_field_is_named():
   config = get_config().to_dict()
   del config["loss"]["triplet_margin"]

@@ -30,6 +30,9 @@ from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError, 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
 
 
+_NAMED_UNUSED = 5  # kinds of files, in the log
+
+
 class EncodedImage(NamedTuple):
   """The files of one record."""
 
@@ -154,6 +157,7 @@ def prepare(config: DataConfig) -> ReidBuilder:
       raise
     logging.warning("%s. Using the copy prepared before, in %s", error, builder.data_path)
     return builder
+  _say_what_is_unused(config.dataset, builder)
   if prepared != current:
     if prepared is not None:
       logging.warning(
@@ -164,6 +168,21 @@ def prepare(config: DataConfig) -> ReidBuilder:
     _prepare(builder, manual_dir, current)
     builder = find_builder(config)  # reads afresh what lies there now, whoever put it there
   return builder
+
+
+def _say_what_is_unused(name: str, builder: ReidBuilder) -> None:
+  """Logs in one line what lies among the images of a data set and was not taken for one."""
+  if not isinstance(builder, FileReidBuilder):
+    return
+  unused = [str(item) for items in builder.unused.values() for item in items]
+  if unused:
+    more = f"; and {len(unused) - _NAMED_UNUSED} other kinds" * (len(unused) > _NAMED_UNUSED)
+    logging.warning(
+      "%s: not all files are used, see tools.check_data: %s%s",
+      name,
+      "; ".join(unused[:_NAMED_UNUSED]),
+      more,
+    )
 
 
 def known_datasets() -> list[str]:
@@ -185,7 +204,7 @@ def find_builder(config: DataConfig) -> ReidBuilder:
   builder = next((builder for builder in BUILDERS if builder.name == name), None)
   is_own = builder is ImageList
   known = builder is not None and (
-    bool(variant) and "/" not in variant if is_own else not slash or variant in _variants(builder)
+    _is_folder_name(variant) if is_own else not slash or variant in _variants(builder)
   )
   if not known:
     raise ConfigError(
@@ -197,6 +216,10 @@ def find_builder(config: DataConfig) -> ReidBuilder:
     options["missing_part_labels"] = config.missing_part_labels
   options["folder" if is_own else "config"] = variant or None
   return builder(**options)
+
+
+def _is_folder_name(name: str) -> bool:
+  return name not in ("", ".", "..") and "/" not in name
 
 
 def _variants(builder: type[ReidBuilder]) -> list[str | None]:

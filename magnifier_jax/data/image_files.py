@@ -1,7 +1,6 @@
 """Reads and checks the user's images and part labels, one file at a time, while preparing."""
 
 import io
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +18,6 @@ class ImageFile(NamedTuple):
 
   encoded: bytes
   size_hw: tuple[int, int]  # pixels
-
-
-def list_images(folder: Path) -> list[Path]:
-  """Lists a folder's image files by name; hidden files and other kinds (Thumbs.db) are ignored."""
-  with os.scandir(folder) as entries:
-    names = [
-      entry.name
-      for entry in entries
-      if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-    ]
-  return [folder / name for name in sorted(names) if not name.startswith(".")]
 
 
 def read_image(path: Path) -> ImageFile:

@@ -35,6 +35,9 @@ class Fault(enum.Enum):
   SIZE = "oddly sized image"
   FEW_IMAGES = "person with few images"
   NO_MATCH = "query without a match"
+  LOST_PERSON = "person without a usable image"
+  UNUSED = "kind of file that is not used"
+  IN_BOTH = "query that is in the gallery too"
   TRAINED_ON = "test person who is trained on"
 
   @property
@@ -122,6 +125,9 @@ def inspect(
     except SourceError as error:
       findings.append(Finding(Fault.SPLIT, str(error)))
       continue
+    for unused in builder.unused.get(split, ()):
+      fault = Fault.LOST_PERSON if unused.is_person else Fault.UNUSED
+      findings.append(Finding(fault, str(unused)))
     splits[split] = [_inspect_image(builder, source) for source in progress(sources, split)]
     findings += [finding for image in splits[split] for finding in image.findings]
   findings += _duplicates(image for images in splits.values() for image in images)
@@ -177,9 +183,27 @@ def _duplicates(images: Iterable[Inspected]) -> Iterator[Finding]:
       continue
     other = first.setdefault(image.digest, image.source)
     if other is not image.source:
-      somebody_else = other.image.person_id != image.source.image.person_id
-      message = f"{image.source.image.file}: the same file as {other.image.file}"
-      yield Finding(Fault.DUPLICATE, message + ", of another person" * somebody_else)
+      yield _duplicate(image.source, other)
+
+
+def _duplicate(source: FileSource, other: FileSource) -> Finding:
+  """Returns what is wrong when an image is the same file as one before it, or what is to know."""
+  image, before = source.image, other.image
+  same_person = image.person_id == before.person_id
+  same_camera = image.camera_id == before.camera_id
+  is_test = (other.split, source.split) == ("query", "gallery")
+  if is_test and same_person and same_camera:
+    return Finding(
+      Fault.IN_BOTH,
+      f"{before.file}: in the gallery too, which is allowed; there this query ignores it, as all "
+      "of its person's images from its camera",
+    )
+  message = f"{image.file}: the same file as {before.file}"
+  if not same_person:
+    message += ", of another person"
+  elif is_test:
+    message += ", from another camera, so that the query finds itself"
+  return Finding(Fault.DUPLICATE, message)
 
 
 def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator[Finding]:

@@ -121,7 +121,7 @@ def find_places(
   own_folder = label_folder(builder.data_set_folder(manual_dir))
   places = []
   for source in builder.sources(split, manual_dir):
-    label = source.part_labels_place.relative_to(own_folder).as_posix()
+    label = source.part_labels_place.removeprefix(f"{own_folder}/")
     image = builder.part_labels_path(source.image)
     places.append(Place(source, image, label, (folder or own_folder) / label))
   return places
@@ -209,8 +209,9 @@ def _is_labelled(
 def _is_labelled_elsewhere(place: Place, folder: LabelFolder, labeller: PartLabeller) -> bool:
   """Says whether the data set reads this image's labels from an array; conversion is for those."""
   own = place.source.part_labels
-  is_own_folder = place.file == place.source.part_labels_place
-  return is_own_folder and own is not None and own != place.file and labeller.method.name != "files"
+  file = str(place.file)
+  is_own_folder = file == place.source.part_labels_place
+  return is_own_folder and own not in (None, file) and labeller.method.name != "files"
 
 
 def _label_chunk(
@@ -221,7 +222,7 @@ def _label_chunk(
   for place in chunk:
     try:
       pixels, file = _read_pixels(builder, place.source), place.source.image.file
-      images.append(PersonImage(place.image, pixels, file if isinstance(file, Path) else None))
+      images.append(PersonImage(place.image, pixels, Path(file) if isinstance(file, str) else None))
       readable.append(place)
     except SourceError as error:
       coverage.failed.append(str(error))

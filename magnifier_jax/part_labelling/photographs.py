@@ -25,12 +25,12 @@ class Photographs:
 
   def __init__(self, builder: FileReidBuilder, manual_dir: Path):
     self._data_set = builder.data_set_folder(manual_dir)
-    self._files: list[Path] = []
+    self._files: list[str] = []
     self._tops: set[str] = set()  # below which an image is looked for
     for split in SPLITS:
       with contextlib.suppress(SourceError):  # labelling the other splits need not fail for it
         for image in builder.list_images(split, manual_dir):
-          if isinstance(image.file, Path):
+          if isinstance(image.file, str):
             self._files.append(image.file)
             self._tops.add(builder.part_labels_path(image).rpartition("/")[0].partition("/")[0])
 

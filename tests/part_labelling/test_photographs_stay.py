@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from magnifier_jax.data.datasets.file_builder import FileSource
 from magnifier_jax.data.datasets.image_list import ImageList
 from magnifier_jax.data.part_label_files import clashing_names, label_name
 from magnifier_jax.tools import check_data, label_parts
@@ -67,7 +68,11 @@ def _labels_by_image(root: Path) -> dict[str, Path]:
   """Returns the labels that training reads, by the image's name in `_NAMES`."""
   builder = ImageList(folder="my_images", data_dir=root / "prepared")
   sources = [s for split in ("train", "query", "gallery") for s in builder.sources(split, root)]
-  return {f"{Path(s.image.path).parent.name}/{s.image.file.stem}": s.part_labels for s in sources}
+  return {_name(s): s.part_labels and Path(s.part_labels) for s in sources}
+
+
+def _name(source: FileSource) -> str:
+  return "/".join(Path(source.image.path).with_suffix("").parts[-2:])
 
 
 _OUTSIDE = {
@@ -235,7 +240,9 @@ def test_files_of_one_name_but_for_the_ending_have_labels_of_their_own(root):
     Image.fromarray(np.full(_SIZE_HW, part, np.uint8)).save(file)
   assert _label(root) == 0
   sources = ImageList(folder="my_images", data_dir=root / "prepared").sources("train", root)
-  parts = {s.image.file.suffix: int(np.asarray(Image.open(s.part_labels)).max()) for s in sources}
+  parts = {
+    Path(s.image.file).suffix: int(np.asarray(Image.open(s.part_labels)).max()) for s in sources
+  }
   assert parts == {".jpg": 1, ".png": 2}
 
 

@@ -48,7 +48,7 @@ def _found(result: Inspection) -> set[tuple[Fault, str]]:
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
   """A data set of noise in which nothing is wrong."""
-  write_tree(tmp_path, train_images=(5,) * 16, test_people=7)
+  write_tree(tmp_path, train_images=(5,) * 17, test_people=7)
   return tmp_path
 
 
@@ -58,10 +58,10 @@ def test_a_sound_data_set_has_no_findings(sound):
   assert result.can_train
   train, query, gallery = result.splits
   assert [(s.images, s.people, s.cameras) for s in result.splits] == [
-    (80, 16, 2), (7, 7, 1), (14, 7, 2)
+    (85, 17, 2), (7, 7, 1), (14, 7, 2)
   ]  # fmt: skip
-  assert train.part_labels == 80
-  assert train.part_pixels.sum() == 80 * 48 * 20
+  assert train.part_labels == 85
+  assert train.part_pixels.sum() == 85 * 48 * 20
   assert train.published == (7_368, 767, 2)
   assert gallery.sizes_hw.tolist() == [[48, 20]] * 14
   assert len(query.samples) == 4
@@ -89,7 +89,7 @@ def test_faults_in_real_images_are_found(real_data, tmp_path):
 
 
 def test_too_few_people_are_found(sound):
-  result = _inspect(sound, identities_per_batch=17)
+  result = _inspect(sound, identities_per_batch=18)
   assert [finding.fault for finding in result.findings] == [Fault.FEW_PEOPLE]
   assert not result.can_train
 
@@ -107,7 +107,7 @@ def test_part_labels_that_the_config_replaces_are_no_fault(sound, policy):
   result = _inspect(sound, missing_part_labels=policy)
   assert result.findings == ()
   assert [split.part_labels for split in result.splits] == [0, 0, 0]
-  assert len(_inspect(sound).findings) == 80
+  assert len(_inspect(sound).findings) == 85
 
 
 def test_junk_and_distractors_are_counted_apart(tmp_path):
@@ -136,9 +136,9 @@ def test_the_exit_code_says_whether_one_can_train(sound, repository, capsys):
   shutil.rmtree(sound / "cuhk03-np_ps_label" / "labeled" / "bounding_box_train")
   assert check_data.main(_arguments(sound, repository)) == 1
   output = capsys.readouterr().out
-  assert "✗ missing part labels: 79" in output
-  assert "and 59 more" in output
-  assert "One cannot train yet: 79 faults would stop it." in output
+  assert "✗ missing part labels: 84" in output
+  assert "and 64 more" in output
+  assert "One cannot train yet: 84 faults would stop it." in output
 
 
 def test_the_page_holds_samples_and_every_finding(sound, repository):

@@ -67,6 +67,8 @@ def read_protocol(mat_file: Path, boxes: str, split: str) -> list[MatImage]:
   try:
     protocol = scipy.io.loadmat(protocol_file)
     rows = protocol[_INDEX[split]].ravel().astype(int) - 1
+    if (rows < 0).any():
+      raise ValueError(f"{_INDEX[split]} counts from 1")
     images = [
       _image(mat_file, boxes, protocol["filelist"].ravel()[row].item(), *who)
       for row, *who in zip(

@@ -1,12 +1,16 @@
 """Base of the builders that read the user's image files, with part labels beside them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from magnifier_jax.data import image_files, part_label_files
 from magnifier_jax.data.image_files import ImageFile
+from magnifier_jax.data.image_folders import Unused
 from magnifier_jax.data.records import (
   SPLITS,
   Record,
@@ -16,12 +20,13 @@ from magnifier_jax.data.records import (
 )
 
 JUNK_PERSON_ID = -1
+_NUMBERS = np.iinfo(np.int32)  # of people and cameras
 
 
 class ListedImage(NamedTuple):
   """An image that was found, but not read yet."""
 
-  file: Any  # a `Path`, or what else `FileReidBuilder.read_image` of its data set takes
+  file: Any  # its path, str, or what else `FileReidBuilder.read_image` of its data set takes
   path: str  # relative, with `/`, unique within its split
   person_id: int | None  # None where the file's name does not tell
   camera_id: int | None
@@ -32,8 +37,8 @@ class FileSource(NamedTuple):
 
   split: str
   image: ListedImage
-  part_labels: Path | None  # None where there are none
-  part_labels_place: Path  # where they are looked for first
+  part_labels: str | None  # path of the file; None where there are none
+  part_labels_place: str  # where they are looked for first
 
 
 class FileReidBuilder(ReidBuilder):
@@ -56,6 +61,7 @@ class FileReidBuilder(ReidBuilder):
       **kwargs: as TFDS's builders.
     """
     self.missing_part_labels = missing_part_labels
+    self.unused: dict[str, list[Unused]] = {}  # by split, since it was last listed
     super().__init__(**kwargs)
 
   def data_set_folder(self, manual_dir: Path) -> Path:
@@ -105,11 +111,7 @@ class FileReidBuilder(ReidBuilder):
     paths = [self.part_labels_path(image) for image in images]
     clashes = part_label_files.clashing_names(self.paths_of_labels(paths, manual_dir))
     found = part_label_files.find_part_labels(folder, paths, clashes)
-    label_folder = part_label_files.label_folder(folder)
-    return [
-      FileSource(split, image, labels, label_folder / part_label_files.label_name(path, clashes))
-      for image, labels, path in zip(images, found, paths)
-    ]
+    return [FileSource(split, image, *labels) for image, labels in zip(images, found)]
 
   def check_sources(self, split: str, sources: Sequence[FileSource]) -> None:
     """Refuses training images without part labels, unless the config says otherwise."""
@@ -135,11 +137,17 @@ class FileReidBuilder(ReidBuilder):
     """Returns person and camera.
 
     Raises:
-      SourceError: when the file's name does not tell.
+      SourceError: when the file's name does not tell, or int32 cannot hold a number.
     """
     _, _, person_id, camera_id = source.image
     if person_id is None or camera_id is None:
       raise SourceError(f"{source.image.file}: person and camera unknown; {self.naming()}")
+    for what, number in (("person", person_id), ("camera", camera_id)):
+      if not _NUMBERS.min <= number <= _NUMBERS.max:
+        raise SourceError(
+          f"{source.image.file}: {what} {number} is too large; numbers go up to {_NUMBERS.max}. "
+          "Number people and cameras from 1"
+        )
     return person_id, camera_id
 
   def read_image(self, source: FileSource) -> ImageFile:
@@ -148,7 +156,7 @@ class FileReidBuilder(ReidBuilder):
     Raises:
       SourceError: when it does not.
     """
-    return image_files.read_image(source.image.file)
+    return image_files.read_image(Path(source.image.file))
 
   def read_part_labels(self, source: FileSource, size_hw: tuple[int, int]) -> bytes:
     """Reads the part labels of one image, or makes what stands in for them.
@@ -164,7 +172,7 @@ class FileReidBuilder(ReidBuilder):
       SourceError: when they are damaged, or missing and not to be replaced.
     """
     if source.part_labels is not None:
-      return image_files.read_part_labels(source.part_labels, size_hw)
+      return image_files.read_part_labels(Path(source.part_labels), size_hw)
     if source.split != "train" or self.missing_part_labels == "background":
       return part_label_files.background_labels(size_hw)
     if self.missing_part_labels == "refuse":
@@ -177,7 +185,9 @@ class FileReidBuilder(ReidBuilder):
     for source in (source for split in SPLITS for source in self.sources(split, manual_dir)):
       labels = source.part_labels
       about_labels = (
-        self.missing_part_labels if labels is None else (labels.suffix, labels.stat().st_size)
+        self.missing_part_labels
+        if labels is None
+        else (os.path.splitext(labels)[1], os.stat(labels).st_size)
       )
       image = source.image
       about_image = image.path, image.person_id, image.camera_id, self.stored_bytes(image)
@@ -187,7 +197,7 @@ class FileReidBuilder(ReidBuilder):
   def stored_bytes(self, image: ListedImage) -> int:
     """Returns how large an image's file is; −1 when a list names a file that is not there."""
     try:
-      return image.file.stat().st_size
+      return os.stat(image.file).st_size
     except OSError:
       return -1
 

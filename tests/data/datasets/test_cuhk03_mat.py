@@ -144,6 +144,7 @@ def test_a_missing_protocol_is_named(make_config, mat_file):
   [
     {"camId": np.full((6, 1), 2)},
     {"train_idx": np.array([[7]])},
+    {"train_idx": np.array([[0]])},  # of MATLAB, so it is none
     {"filelist": np.array([["a.png"]] * 6, object)},
   ],
 )
@@ -153,6 +154,17 @@ def test_a_damaged_protocol_is_named(make_config, mat_file, changes):
   with pytest.raises(SourceError, match="not a readable file of CUHK03's new protocol") as error:
     _load(make_config, mat_file.parent)
   assert str(error.value).startswith(str(protocol))
+
+
+@pytest.mark.parametrize("person", [2**31, 2**32 + 1, 2**63 + 1])
+def test_a_person_that_int32_cannot_hold_is_named(make_config, mat_file, person):
+  people = np.array([[1]] * 5 + [[person]], np.uint64)
+  _write_protocol(mat_file.with_name("cuhk03_new_protocol_config_labeled.mat"), labels=people)
+  config = make_config(
+    data__manual_dir=str(mat_file.parent), data__missing_part_labels="background"
+  ).data
+  with pytest.raises(SourceError, match=f"pair 5, person 1, image 7: person {person} is too large"):
+    dataset.load(config)
 
 
 @pytest.mark.parametrize(
