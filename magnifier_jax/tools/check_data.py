@@ -29,8 +29,9 @@ from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.html_templates import template_environment
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
+_TITLE = "<title>Data check: "  # of the page
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels
 _PRINTED = 20  # findings of a kind; the page has the others
@@ -50,18 +51,20 @@ class Sample(NamedTuple):
   part_labels: np.ndarray | None  # (H, W) uint8
 
 
-def check_data(config: DataConfig, page: Path) -> bool:
+def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
   """Prints what a data set holds and what is wrong with it, and writes a page of samples.
 
   Args:
     config: of the data.
     page: HTML file to write.
+    overwrite: whether a file there is replaced that is no such page.
 
   Returns:
     Whether one can train.
 
   Raises:
     CheckError: when the data set is not made of files, or the page's folder does not exist.
+    OverwriteError: when the page would take the place of another file.
     ConfigError: when no data set has that name.
   """
   builder = dataset.find_builder(config)
@@ -70,6 +73,7 @@ def check_data(config: DataConfig, page: Path) -> bool:
   if not page.parent.is_dir():
     raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
   manual_dir = Path(config.manual_dir).expanduser()
+  check_new(page, overwrite, written_by=_TITLE)
   result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
   makers = list(_part_label_makers(builder, manual_dir, result))
   page.write_text(_render(config, builder, result, makers), encoding="utf-8")
@@ -210,9 +214,12 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     "--page", default="check_data.html", metavar="FILE", help="page to write (%(default)s)"
   )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace a file --page that is no such page"
+  )
   options, overrides = parser.parse_known_args(argv)
   config = load_config(options.config, overrides)
-  return 0 if check_data(config.data, Path(options.page)) else 1
+  return 0 if check_data(config.data, Path(options.page), options.overwrite) else 1
 
 
 def cli() -> None:

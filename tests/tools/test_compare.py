@@ -12,6 +12,7 @@ import pytest
 from magnifier_jax.comparison.output_files import write_comparison
 from magnifier_jax.comparison.runs import CompareError, compare
 from magnifier_jax.comparison.tables import as_json, as_markdown, as_text, switches
+from magnifier_jax.errors import UserError
 from magnifier_jax.interop.weights_file import write_weights
 from magnifier_jax.tools import convert
 from magnifier_jax.tools.compare import cli, main
@@ -321,6 +322,16 @@ def test_command_writes_every_format(
   assert group["published"] == {"rank1": pytest.approx(0.824), "mAP": pytest.approx(0.796)}
   assert group["untrained"]["mAP"]["mean"] == pytest.approx(0.01)
   assert group["differs_from_reference_in"][0].startswith("model.backbone: resnet18")
+
+
+def test_a_file_that_is_there_stays(two_seeds: list[Path], tmp_path: Path):
+  file = tmp_path / "README.md"
+  file.write_text("somebody's own")
+  with pytest.raises(UserError, match=r"README.md: is there already; --overwrite replaces it"):
+    main([str(two_seeds[0]), f"--write={file}"])
+  assert file.read_text() == "somebody's own"
+  main([str(two_seeds[0]), f"--write={file}", "--overwrite"])
+  assert file.read_text() == as_markdown(compare(two_seeds[:1]))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
 from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
+from magnifier_jax.tools.program import OverwriteError
 from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from tests.interop.small_network import SmallNetwork, small_config, small_network
@@ -120,6 +121,7 @@ def test_every_wrong_shape_is_listed(tmp_path: Path, imported: Path):
     (["--from=FILE", "--to=x.pth", SMALL], ConvertError, r"--to: x\.pth must be a workdir"),
     (["--from=WORKDIR", "--to=x.pth", SMALL], ConvertError, r"--config=.*small: not used"),
     (["--from=WORKDIR", "--to=x.npz"], WeightsFileError, r"must end in one of \.pth"),
+    (["--from=WORKDIR", "--to=THERE.pth"], OverwriteError, r"\.pth: is there already; --overwrite"),
     (["--from=EMPTY", "--to=x.pth"], CheckpointError, r"no checkpoint there"),
     (["--from=FILE", "--to=x", "--config=configs/nowhere.py"], ConfigError, r"No such file"),
     (["--from=FILE", "--to=x", f"{SMALL}er"], ConfigError, r"no variant 'smaller'; choose from"),
@@ -134,6 +136,7 @@ def test_wrong_command_lines(
   paths = {"FILE": imported.parent / "weights.pth", "WORKDIR": imported, "EMPTY": tmp_path}
   for word, path in paths.items():
     argv = [argument.replace(f"--from={word}", f"--from={path}") for argument in argv]
+  argv = [argument.replace("THERE.pth", str(paths["FILE"])) for argument in argv]
   with pytest.raises(error, match=message):
     main(argv)
 
@@ -192,7 +195,7 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   write_weights(tmp_path / "reference.pth", weights)
   import_file(config, tmp_path / "reference.pth", tmp_path)
 
-  split = _GoldenSplit(name="golden", person_id=np.arange(8), camera_id=np.arange(8))
+  split = _GoldenSplit(name="golden", person_id=np.zeros(8, int), camera_id=np.arange(8))
   dataset = SimpleNamespace(query=split, gallery=split)
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
