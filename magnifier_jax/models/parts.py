@@ -42,7 +42,7 @@ def _max_pool_by_label(
   """Pools features [B, H, W, C] ≥ 0 where labels [B, H, W] are each of the wanted ones; [B, S, C].
 
   Pixels that have the maximum share its gradient; on CPUs the first has it all, as in PyTorch. It
-  could elsewhere, for half as much again of the time that pooling takes on a TPU.
+  could elsewhere, for a third more of the time that pooling takes on a TPU.
   """
   return cpu_or_default(
     features,
