@@ -19,6 +19,7 @@ from magnifier_jax.data.dataset import EncodedImage, ReidDataset, ReidSplit
 from magnifier_jax.data.identity_sampling import IdentitySampler
 from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 from magnifier_jax.data.random_streams import Purpose, generator
+from magnifier_jax.data.records import SourceError
 from magnifier_jax.data.tensorflow_on_cpu import tf
 from magnifier_jax.train_state import Batch
 
@@ -75,7 +76,7 @@ def train_batches(
     process_count: processes that share the global batch.
 
   Returns:
-    An iterator that works ahead.
+    An iterator that works ahead. It raises `SourceError` where a record cannot be read.
 
   Raises:
     ConfigError: when the processes do not divide the batch, or there are too few people.
@@ -84,17 +85,16 @@ def train_batches(
   rows = _process_rows(config.data.batch_size, process_index, process_count, field)
   sampler = train_sampler(dataset, config)
 
-  def load_batches() -> Iterator[Columns]:
-    step = start_step
-    while stop_step is None or step < stop_step:
-      yield _load_train_rows(dataset.train, _plan(step, sampler, config).rows(rows))
-      step += 1
+  def plan(batch: int) -> _TrainPlan:
+    return _plan(start_step + batch, sampler, config).rows(rows)
 
   return BatchIterator(
-    load_batches,
+    lambda batch: _load_train_rows(dataset.train, plan(batch)),
+    None if stop_step is None else stop_step - start_step,
     _TRAIN_ROW,
     functools.partial(_make_train_row, config.data),
     _make_train_batch,
+    lambda batch: _find_fault(dataset.train, plan(batch).index),
     rows.stop - rows.start,
     config.data.num_workers,
   )
@@ -112,7 +112,8 @@ def evaluation_batches(
     process_count: processes that share a batch.
 
   Returns:
-    An iterator of ⌈N / batch size⌉ batches, the last one padded, that works ahead.
+    An iterator of ⌈N / batch size⌉ batches, the last one padded, that works ahead. It raises
+    `SourceError` where a record cannot be read.
 
   Raises:
     ConfigError: when the processes do not divide the batch.
@@ -121,16 +122,14 @@ def evaluation_batches(
   rows = _process_rows(batch_size, process_index, process_count, "config.evaluation.batch_size")
   index = np.full(-(-len(split) // batch_size) * batch_size, -1, np.int32)
   index[: len(split)] = np.arange(len(split))
-
-  def load_batches() -> Iterator[Columns]:
-    for batch_index in index.reshape(-1, batch_size):
-      yield _load_evaluation_rows(split, batch_index[rows])
-
+  index = index.reshape(-1, batch_size)[:, rows]
   return BatchIterator(
-    load_batches,
+    lambda batch: _load_evaluation_rows(split, index[batch]),
+    len(index),
     _EVALUATION_ROW,
     functools.partial(_make_evaluation_row, config.data),
     EvaluationBatch,
+    lambda batch: _find_fault(split, index[batch][index[batch] >= 0]),
     rows.stop - rows.start,
     config.data.num_workers,
   )
@@ -233,6 +232,33 @@ def _make_evaluation_row(
 
 def _encoded(split: ReidSplit, index: np.ndarray) -> EncodedImage:
   """Returns the files of some records, in two arrays of bytes."""
-  files = [split.encoded(i) for i in index]
+  files = [_read(split, i) for i in index]
   image, part_labels = (np.array([file[i] for file in files], object) for i in range(2))
   return EncodedImage(image, part_labels)
+
+
+def _read(split: ReidSplit, index: int) -> EncodedImage:
+  try:
+    return split.encoded(index)
+  except Exception as error:  # whatever the file system and the library of records make of it
+    raise _damaged(split, index, "record", error) from error
+
+
+def _find_fault(split: ReidSplit, index: np.ndarray) -> SourceError | None:
+  """Returns what is wrong with the first of some records that the pipeline cannot decode."""
+  for i in index:
+    for kind, file, channels in zip(("image", "part labels"), _read(split, i), (3, 1)):
+      try:
+        image_ops.decode_file(file, channels)
+      except image_ops.DecodingError as error:
+        return _damaged(split, i, kind, error)
+  return None
+
+
+def _damaged(split: ReidSplit, index: int, kind: str, error: Exception) -> SourceError:
+  reason = " ".join(str(error).split())
+  return SourceError(
+    f"{split.path[index]} ({split.name}): its {kind} cannot be read from the prepared copy "
+    f"({reason}); check the image with magnifier_jax.tools.check_data, then delete the copy, in "
+    "config.data.data_dir, to have it made anew"
+  )
