@@ -3,16 +3,15 @@ first fault as preparing does."""
 
 import enum
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.config import DataConfig
+from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
 from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
 
@@ -32,6 +31,7 @@ class Fault(enum.Enum):
   FEW_PEOPLE = "too few people"
   DUPLICATE = "duplicated image"
   SIZE = "oddly sized image"
+  TURNED = "image turned by its EXIF orientation"
   FEW_IMAGES = "person with few images"
   NO_MATCH = "query without a match"
   TRAINED_ON = "test person who is trained on"
@@ -145,6 +145,9 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(Fault.IMAGE, str(error)))
     return Inspected(source, None, None, None, tuple(findings))
   size_hw, digest = image.size_hw, hashlib.blake2b(image.encoded, digest_size=16).digest()
+  if image.turned:
+    message = f"{source.image.file}: seen upright, {size_hw[0]} × {size_hw[1]} pixels"
+    findings.append(Finding(Fault.TURNED, message + "; so must its part labels be"))
   if not _is_usual_size(*size_hw):
     message = f"{source.image.file}: {size_hw[0]} × {size_hw[1]} pixels (height × width)"
     findings.append(Finding(Fault.SIZE, message))
@@ -155,7 +158,7 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(fault, str(error)))
   else:
     if source.part_labels is not None:
-      labelled = np.asarray(Image.open(io.BytesIO(labels)))
+      labelled = image_files.decode_part_labels(labels)
       part_pixels = np.bincount(labelled.ravel(), minlength=NUM_PARTS)
   return Inspected(source, size_hw, digest, part_pixels, tuple(findings))
 

@@ -1,7 +1,6 @@
 """Labels the images of a data set that have no part labels yet, and counts what it did."""
 
 import dataclasses
-import io
 import itertools
 import os
 from collections import Counter
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
-from magnifier_jax.data.image_files import encode_png
+from magnifier_jax.data.image_files import decode_image, decode_part_labels, encode_png
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller, PersonImage
@@ -176,7 +174,7 @@ def _is_labelled(
     method = folder.record.method_of(place.label, content)
     if method is not None and method.digest == labeller.method.digest:
       coverage.made_before += 1
-      coverage.count_pixels(np.asarray(Image.open(io.BytesIO(content))))
+      coverage.count_pixels(decode_part_labels(content))
       progress(1)
       return True
     maker = "given" if method is None else str(method)
@@ -225,5 +223,4 @@ def _label_chunk(
 
 
 def _read_pixels(builder: FileReidBuilder, source: FileSource) -> np.ndarray:
-  encoded = builder.read_image(source).encoded
-  return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+  return decode_image(builder.read_image(source).encoded)

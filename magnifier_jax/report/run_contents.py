@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import io
 import json
 import shlex
 import sys
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
+from magnifier_jax.data.image_files import decode_image, decode_part_labels
 from magnifier_jax.embed_dataset import TestEmbeddings, identities
 from magnifier_jax.evaluation.ranking import Nearest, RankingMetrics, nearest
 from magnifier_jax.report.contents import (
@@ -178,10 +177,10 @@ def _overlays(query: ReidSplit, parts: np.ndarray | None) -> tuple[PartOverlay, 
 
 
 def _picture(split: ReidSplit, row: int) -> np.ndarray:
-  return np.asarray(Image.open(io.BytesIO(split.encoded(row).image)).convert("RGB"))
+  return decode_image(split.encoded(row).image)
 
 
 def _part_labels(split: ReidSplit, row: int) -> np.ndarray | None:
   """Returns the given parts of an image; None for background alone, which stands in for none."""
-  labels = np.asarray(Image.open(io.BytesIO(split.encoded(row).part_labels)))
+  labels = decode_part_labels(split.encoded(row).part_labels)
   return labels if labels.any() else None

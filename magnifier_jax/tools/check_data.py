@@ -7,7 +7,6 @@ part labels; it shows photographs, so it belongs with the data. Exit code 0: one
 are faults that would stop training. 2: the command or the config is wrong.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from magnifier_jax.body_parts import PART_NAMES, PARTS
 from magnifier_jax.config import DataConfig
 from magnifier_jax.config_argument import load_config
-from magnifier_jax.data import dataset, inspection
+from magnifier_jax.data import dataset, image_files, inspection
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
@@ -182,14 +181,14 @@ def _render(
 
 
 def _sample(builder: FileReidBuilder, source: FileSource) -> Sample:
-  image = Image.open(io.BytesIO(builder.read_image(source).encoded)).convert("RGB")
+  pixels = image_files.decode_image(builder.read_image(source).encoded)
   labels = None
   if source.part_labels is not None:
     try:
-      encoded = builder.read_part_labels(source, (image.height, image.width))
-      labels = np.asarray(Image.open(io.BytesIO(encoded)))
+      labels = image_files.decode_part_labels(builder.read_part_labels(source, pixels.shape[:2]))
     except UserError:
       labels = None  # a finding says so
+  image = Image.fromarray(pixels)
   image.thumbnail((image.width, _SAMPLE_HEIGHT))
   _, path, person_id, camera_id = source.image
   return Sample(path, person_id, camera_id, np.asarray(image), labels)

@@ -60,6 +60,9 @@ def plant(root: Path) -> Planted:
   for size_hw in ((30, 40), (20, 12), (40, 10), (300, 20)):
     image = tree.next_person()[0]
     planted.add((Fault.SIZE, tree.write(image.parent.name, image.name, size_hw).name))
+  _, turned, labelled, *_ = tree.images(image.parent.name, image.name[:4])
+  planted.add((Fault.TURNED, _turn_around(turned)))
+  planted.add((Fault.LABELS, _flip_a_checksum(tree.labels(labelled))))
   return planted | _plant_duplicates(tree) | _plant_wrong_people(tree)
 
 
@@ -115,6 +118,20 @@ _write_text = _spoil(lambda file: file.write_text("not found"))
 _save_as_bmp = _spoil(lambda file: Image.open(file).save(file, "BMP"))
 _empty = _spoil(lambda file: file.write_bytes(b""))
 _remove = _spoil(Path.unlink)
+
+
+@_spoil
+def _turn_around(file: Path) -> None:
+  exif = Image.Exif()
+  exif[0x0112] = 3  # upside down, so the part labels keep their size
+  Image.open(file).save(file, exif=exif)
+
+
+@_spoil
+def _flip_a_checksum(file: Path) -> None:
+  content = bytearray(file.read_bytes())
+  content[content.index(b"IEND") - 5] ^= 1  # the last byte of the pixels' checksum
+  file.write_bytes(content)
 
 
 def _relabel(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], str]:

@@ -161,7 +161,7 @@ class FileReidBuilder(ReidBuilder):
 
   def fingerprint(self, manual_dir: Path) -> str:
     """Digests the names and sizes of all files, and whom they show."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"reader {image_files.READER_VERSION}\n".encode())
     for source in (source for split in SPLITS for source in self.sources(split, manual_dir)):
       labels = source.part_labels
       about_labels = (
