@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _NOTES = "magnifier_jax/failures/"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_FOR_THE_OTHERS = 10.0
+_leaving = threading.Lock()  # taken by the first thread that ends the process, and never given back
 
 
 class _Note(NamedTuple):
@@ -80,6 +81,7 @@ def end_run(code: int, message: str, *, may_be_a_consequence: bool = False) -> N
 
 
 def _leave(process: _Process, code: int, message: str) -> None:
+  _leaving.acquire()
   note = _Note(process.number, code, message.strip().rpartition("\n")[2])
   with contextlib.suppress(RuntimeError):  # the coordinator is gone: JAX itself ends the others
     process.client.key_value_set(f"{_NOTES}{note.process}", json.dumps(note), allow_overwrite=True)
