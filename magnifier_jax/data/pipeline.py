@@ -241,7 +241,13 @@ def _read(split: ReidSplit, index: int) -> EncodedImage:
   try:
     return split.encoded(index)
   except Exception as error:  # whatever the file system and the library of records make of it
-    raise _damaged(split, index, "record", error) from error
+    if "Corrupted" in str(error):  # what that library says to a wrong checksum
+      raise _damaged(split, index, "record", error) from error
+    # A file system may be back when a scheduler starts the run again; so this is no `UserError`.
+    raise RuntimeError(
+      f"{split.path[index]} ({split.name}): its record cannot be read from the prepared copy, in "
+      f"config.data.data_dir: {error}"
+    ) from error
 
 
 def _find_fault(split: ReidSplit, index: np.ndarray) -> SourceError | None:

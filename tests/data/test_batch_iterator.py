@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from magnifier_jax.data import dataset
 from magnifier_jax.data.dataset import ReidSplit
 from magnifier_jax.data.pipeline import evaluation_batches, train_batches
 from magnifier_jax.data.records import SourceError
+from magnifier_jax.errors import UserError
 
 Read = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -42,14 +45,9 @@ def _cut(field: str) -> Read:
   return lambda record: record | {field: record[field][:-30]}
 
 
-def _lose(record: dict[str, Any]) -> dict[str, Any]:
-  raise OSError("stale file handle")
-
-
 DAMAGES = {
   "its image": (_cut("image"), "Invalid PNG data, size "),
   "its part labels": (_cut("part_labels"), "Invalid PNG data, size "),
-  "its record": (_lose, "stale file handle"),
 }
 
 
@@ -69,20 +67,40 @@ def test_a_record_that_training_cannot_read_is_named(noise_dataset, noise_config
   assert list(batches) == []
 
 
-@pytest.mark.parametrize("what", ["its image", "its record"])
-def test_a_record_that_evaluation_cannot_read_is_named(noise_dataset, noise_config, what):
-  gallery = _damage(noise_dataset.gallery, 9, DAMAGES[what][0])
+def test_a_record_that_evaluation_cannot_read_is_named(noise_dataset, noise_config):
+  gallery = _damage(noise_dataset.gallery, 9, _cut("image"))
   batches = evaluation_batches(gallery, noise_config())
   assert next(batches).mask.all()  # what comes before it is delivered
-  with pytest.raises(SourceError, match=f"{gallery.path[9]} .*{what} cannot be read"):
+  with pytest.raises(SourceError, match=f"{gallery.path[9]} .*its image cannot be read"):
     next(batches)
+
+
+def test_a_damaged_file_of_records_is_an_error_of_the_user(noise_dataset, noise_config, tmp_path):
+  prepared = shutil.copytree(noise_config().data.data_dir, tmp_path / "prepared")
+  (records,) = prepared.rglob("*train.array_record*")
+  content = bytearray(records.read_bytes())
+  content[content.index(b"IDAT") + 10] ^= 1
+  records.write_bytes(content)
+  config = noise_config(data__data_dir=str(prepared))
+  with pytest.raises(SourceError, match=r"\(train\): its record cannot be read from .*Corrupted"):
+    list(train_batches(dataset.load(config.data), config, stop_step=20))
+
+
+def test_a_file_system_that_fails_is_worth_another_start(noise_dataset, noise_config):
+  def fail(record: dict[str, Any]) -> dict[str, Any]:
+    raise OSError("Stale file handle")
+
+  train = _damage(noise_dataset.train, 4, fail)
+  with pytest.raises(RuntimeError, match=f"{train.path[4]} .*record .*Stale file handle") as error:
+    list(train_batches(noise_dataset._replace(train=train), noise_config()))
+  assert not isinstance(error.value, UserError)
 
 
 def test_an_error_holds_no_thread(noise_dataset, noise_config):
   """Also while it is being handled, or kept in a traceback until Python ends."""
   damage, _ = DAMAGES["its image"]
-  dataset = noise_dataset._replace(train=_damage(noise_dataset.train, 4, damage))
-  batches = train_batches(dataset, noise_config())
+  train = _damage(noise_dataset.train, 4, damage)
+  batches = train_batches(noise_dataset._replace(train=train), noise_config())
   tf_iterator = weakref.ref(batches._running[0]._iterator)
   with pytest.raises(SourceError) as error:
     list(batches)
