@@ -203,6 +203,9 @@ def _unreadable(path: Path, kind: str, error: Exception) -> SourceError:
 
 def _orientation(image: Image.Image) -> int:
   """Returns the EXIF orientation of a loaded image, 1 to 8; 1, upright, where there is none."""
+  # Asking Pillow costs more than decoding a small image, and most files say nothing.
+  if not any("exif" in key or "xmp" in key for key in image.info):
+    return 1
   try:
     return image.getexif().get(_ORIENTATION, 1)
   except Exception:  # as many kinds; viewers show an image with damaged EXIF data as it is stored
