@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS, PART_NAMES
 from magnifier_jax.data.image_files import load_part_labels
-from magnifier_jax.data.occlusion import PARTS
 
 
 def confusion(first: Path, second: Path) -> tuple[np.ndarray, int]:
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     return 2
   agreement = intersection_over_union(counts)
   print(f"{images:,} images; {100 * np.trace(counts) / counts.sum():.1f} % of pixels agree")
-  for part, value in zip(PARTS, agreement):
+  for part, value in zip(PART_NAMES, agreement):
     print(f"{part:<12}{value:.3f}")
   print(f"{'mean':<12}{np.nanmean(agreement):.3f}")
   return 0

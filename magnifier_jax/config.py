@@ -11,11 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from magnifier_jax.body_parts import LOWER_PARTS, UPPER_PARTS
 from magnifier_jax.errors import UserError
-
-NUM_PARTS = 8
-UPPER_PARTS = 4  # head, torso, upper arm, lower arm
-LOWER_PARTS = 3  # upper leg, lower leg, foot
 
 
 class ConfigError(UserError):
@@ -100,8 +97,8 @@ class InitConfig:
 class OcclusionConfig:
   """Which parts the semantic-occluded samples lose."""
 
-  upper_parts: Annotated[int, Range(0, UPPER_PARTS)]  # of head, torso, upper arm, lower arm
-  lower_parts: Annotated[int, Range(0, LOWER_PARTS)]  # of upper leg, lower leg, foot
+  upper_parts: Annotated[int, Range(0, len(UPPER_PARTS))]  # of head, torso, upper arm, lower arm
+  lower_parts: Annotated[int, Range(0, len(LOWER_PARTS))]  # of upper leg, lower leg, foot
   keep_background: bool
   per_image: bool  # False: one draw for the whole batch
 
@@ -215,14 +212,6 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedResult:
-  """A published accuracy to compare with, in percent."""
-
-  rank1: Annotated[float, Range(0.0, 100.0)]
-  mAP: Annotated[float, Range(0.0, 100.0)]
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
   """One run. `configs/` says what each file reproduces."""
 
@@ -236,8 +225,6 @@ class Config:
   optimizer: OptimizerConfig
   training: TrainingConfig
   evaluation: EvaluationConfig
-  published: Mapping[str, PublishedResult]  # row of the published table → its numbers
-  published_source: str
 
   @classmethod
   def from_config_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -283,9 +270,6 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   origin = typing.get_origin(hint)
-  if origin is Mapping:
-    row_type = typing.get_args(hint)[1]
-    return {key: _build(row_type, row, f"{path}.{key}") for key, row in value.items()}
   if origin is Literal:
     choices = typing.get_args(hint)
     if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):

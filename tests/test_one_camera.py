@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from magnifier_jax.config_argument import load_config
-from magnifier_jax.evaluate_run import evaluate_run
+from magnifier_jax.evaluate import evaluate_run
 from magnifier_jax.evaluation.ranking import EvaluationError
 from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile
-from magnifier_jax.interop.workdir_weights import write_workdir
 from magnifier_jax.models.network import create_network
 from magnifier_jax.tools import check_data
+from magnifier_jax.weights.workdir_weights import write_workdir
 from tests.data.noise_tree import write_images
 from tests.test_main import run_main
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.records import SourceError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -204,6 +204,9 @@ def _unreadable(path: Path, kind: str, error: Exception) -> SourceError:
 
 def _orientation(image: Image.Image) -> int:
   """Returns the EXIF orientation of a loaded image, 1 to 8; 1, upright, where there is none."""
+  # Asking Pillow costs more than decoding a small image, and most files say nothing.
+  if not any("exif" in key or "xmp" in key for key in image.info):
+    return 1
   try:
     return image.getexif().get(_ORIENTATION, 1)
   except Exception:  # as many kinds; viewers show an image with damaged EXIF data as it is stored

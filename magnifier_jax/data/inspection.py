@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS, DataConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import DataConfig
 from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
 from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
@@ -165,7 +166,8 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(fault, str(error)))
   else:
     if source.part_labels is not None:
-      part_pixels = np.bincount(image_files.decode_part_labels(labels).ravel(), minlength=8)
+      labelled = image_files.decode_part_labels(labels)
+      part_pixels = np.bincount(labelled.ravel(), minlength=NUM_PARTS)
   return Inspected(source, size_hw, digest, part_pixels, tuple(findings))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.image_files import encode_png
 
 # Below the folder of labels; holds those of images whose own path cannot name their labels.

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS, Config, ConfigError, DataConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import Config, ConfigError, DataConfig
 from magnifier_jax.data import image_ops
 from magnifier_jax.data.augmentation import Augmentation, draw_augmentation
 from magnifier_jax.data.batch_iterator import BatchIterator, Columns
@@ -20,23 +21,13 @@ from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 from magnifier_jax.data.random_streams import Purpose, generator
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.data.tensorflow_on_cpu import tf
-
-
-class TrainBatch(NamedTuple):
-  """A training batch, or one process's rows of it."""
-
-  image: np.ndarray  # (B, H, W, 3) uint8
-  part_labels: np.ndarray  # (B, H/8, W/8) uint8, 0…7
-  keep_mask: np.ndarray  # (B, H/16, W/16) uint8, 0 where an occluded part lies
-  person_id: np.ndarray  # (B,) int32, 0…people-1
+from magnifier_jax.train_state import Batch
 
 
 class EvaluationBatch(NamedTuple):
   """An evaluation batch, or one process's rows of it. Rows with mask 0 are padding."""
 
   image: np.ndarray  # (B, H, W, 3) uint8; black on padding
-  person_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
-  camera_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
   index: np.ndarray  # (B,) int32, of the record in its split; -1 on padding
   mask: np.ndarray  # (B,) uint8, 0 on padding
 
@@ -73,7 +64,7 @@ def train_batches(
   stop_step: int | None = None,
   process_index: int = 0,
   process_count: int = 1,
-) -> Iterator[TrainBatch]:
+) -> Iterator[Batch]:
   """Makes the training batches of a range of updates.
 
   Args:
@@ -205,14 +196,17 @@ def _make_train_row(
 
 def _make_train_batch(
   image: np.ndarray, part_labels: np.ndarray, kept_parts: np.ndarray, person_id: np.ndarray
-) -> TrainBatch:
-  return TrainBatch(image, part_labels, keep_mask(part_labels, kept_parts), person_id)
+) -> Batch:
+  return Batch(
+    image=image,
+    part_labels=part_labels,
+    keep_mask=keep_mask(part_labels, kept_parts),
+    person_id=person_id,
+  )
 
 
 _EVALUATION_ROW = (
   tf.TensorSpec((), tf.string),  # image file; empty on padding
-  tf.TensorSpec((), tf.int32),  # person_id
-  tf.TensorSpec((), tf.int32),  # camera_id
   tf.TensorSpec((), tf.int32),  # index
   tf.TensorSpec((), tf.uint8),  # mask
 )
@@ -222,9 +216,7 @@ def _load_evaluation_rows(split: ReidSplit, index: np.ndarray) -> Columns:
   valid = index >= 0
   image = np.full(len(index), b"", object)
   image[valid] = _encoded(split, index[valid]).image
-  person_id = np.where(valid, split.person_id[index], -1).astype(np.int32)
-  camera_id = np.where(valid, split.camera_id[index], -1).astype(np.int32)
-  return image, person_id, camera_id, index, valid.astype(np.uint8)
+  return image, index, valid.astype(np.uint8)
 
 
 def _make_evaluation_row(
@@ -249,7 +241,13 @@ def _read(split: ReidSplit, index: int) -> EncodedImage:
   try:
     return split.encoded(index)
   except Exception as error:  # whatever the file system and the library of records make of it
-    raise _damaged(split, index, "record", error) from error
+    if "Corrupted" in str(error):  # what that library says to a wrong checksum
+      raise _damaged(split, index, "record", error) from error
+    # A file system may be back when a scheduler starts the run again; so this is no `UserError`.
+    raise RuntimeError(
+      f"{split.path[index]} ({split.name}): its record cannot be read from the prepared copy, in "
+      f"config.data.data_dir: {error}"
+    ) from error
 
 
 def _find_fault(split: ReidSplit, index: np.ndarray) -> SourceError | None:

@@ -14,7 +14,7 @@ class Record(NamedTuple):
   """One image of one person."""
 
   image: bytes  # JPEG or PNG file, (H, W, 3)
-  part_labels: bytes  # PNG file, (H, W, 1), values 0…7 of `occlusion.PARTS`
+  part_labels: bytes  # PNG file, (H, W, 1), values 0…7 of `body_parts.PARTS`
   person_id: int  # as named in the source; -1 is junk
   camera_id: int  # as named in the source
   path: str  # of the image, relative and unique within its split

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.image_files import (
   decode_image,

@@ -21,10 +21,10 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from magnifier_jax.body_parts import PART_NAMES
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder
-from magnifier_jax.data.occlusion import PARTS
 from magnifier_jax.data.records import SPLITS
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
@@ -101,7 +101,7 @@ def _report(coverages: Sequence[Coverage]) -> Iterator[str]:
       yield f"  kept: {labels:,} {maker}"
     if c.part_pixels.any():
       shares = 100 * c.part_pixels / c.part_pixels.sum()
-      yield "  % of pixels: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(PARTS, shares))
+      yield "  % of pixels: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(PART_NAMES, shares))
     yield from _named("nothing was found in", c.nothing_found)
     yield from _named("unreadable:", c.failed)
     yield from _named("not part labels, and left as they are; move them away:", c.left_alone)

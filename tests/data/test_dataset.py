@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -70,3 +72,23 @@ def test_real_cuhk03_has_the_published_counts(make_config, real_data):
   assert [data.train.num_people, data.query.num_people, data.gallery.num_people] == [427, 416, 416]
   assert set(data.train.camera_id) == {1, 2}
   assert not set(data.train_person_ids) & set(data.query.person_id)
+
+
+def test_a_prepared_copy_is_opened_without_tensorflow(make_config, tmp_path, repository):
+  write_tree(tmp_path)
+  config = make_config().data
+  dataset.load(config)
+  program = (
+    "import sys\n"
+    "from magnifier_jax.config_argument import load_config\n"
+    "from magnifier_jax.data import dataset\n"
+    "config = load_config(sys.argv[1], sys.argv[2:])\n"
+    "assert len(dataset.load(config.data).train) == 5\n"
+    "sys.exit('tensorflow' in sys.modules)"
+  )
+  arguments = [
+    f"{repository / 'configs' / 'cuhk03.py'}:small",
+    f"--config.data.manual_dir={config.manual_dir}",
+    f"--config.data.data_dir={config.data_dir}",
+  ]
+  subprocess.run([sys.executable, "-c", program, *arguments], cwd=repository, check=True)

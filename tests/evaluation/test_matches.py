@@ -67,5 +67,5 @@ def test_an_image_that_is_query_and_gallery_leaves_itself_out():
   metrics = evaluate_ranking(vectors, vectors, both, both)
   assert metrics.num_queries == 4
   # Each finds the other's wrong image before its person's; were it to find itself, all were right.
-  assert metrics.rank(1) == 0.0
-  assert metrics.rank(3) == 1.0
+  assert metrics.cmc[0] == 0.0
+  assert metrics.cmc[2] == 1.0

@@ -152,6 +152,16 @@ def test_the_page_holds_samples_and_every_finding(sound, repository):
   assert "https://" not in page
 
 
+def test_the_page_takes_the_place_of_no_other_file(sound, repository):
+  page = sound / "page.html"
+  page.write_text("<title>A diary</title>")
+  with pytest.raises(ValueError, match=r"page.html: is there already; --overwrite replaces it"):
+    check_data.main(_arguments(sound, repository))
+  assert page.read_text() == "<title>A diary</title>"
+  assert check_data.main([*_arguments(sound, repository), "--overwrite"]) == 0
+  assert check_data.main(_arguments(sound, repository)) == 0  # its own
+
+
 def test_the_command_prints_one_line_for_a_wrong_config(tmp_path, repository):
   command = [sys.executable, "-m", "magnifier_jax.tools.check_data"]
   arguments = _arguments(tmp_path, repository, "--config.data.dataset=nothing")
