@@ -26,6 +26,8 @@ from magnifier_jax.data.datasets.market1501 import Market1501
 from magnifier_jax.data.datasets.msmt17 import Msmt17
 from magnifier_jax.data.datasets.synthetic_reid import SyntheticReid
 from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError, SplitIndex
+from magnifier_jax.files.disk_space import full_disk_named
+from magnifier_jax.files.whole_file import writing
 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
 
@@ -142,6 +144,7 @@ def prepare(config: DataConfig) -> ReidBuilder:
   Raises:
     ConfigError: when no data set has that name.
     SourceError: when the user's files are missing or damaged; the message names them.
+    WriteError, DiskFullError: when the copy cannot be written.
   """
   builder = find_builder(config)
   manual_dir = Path(config.manual_dir).expanduser() if _reads_user_files(builder) else None
@@ -221,12 +224,16 @@ def _prepare(builder: ReidBuilder, manual_dir: Path | None, fingerprint: str) ->
   # TFDS's bars know no totals and its prints speak of downloads; the builder has its own bar.
   tfds.disable_progress_bar()
   try:
-    with contextlib.redirect_stdout(io.StringIO()):
+    with (
+      contextlib.redirect_stdout(io.StringIO()),
+      full_disk_named(builder.data_path, "No copy was prepared."),
+    ):
       builder.download_and_prepare(download_config=download_config)
   except OSError:
     # Another process may have put the same copy there first; then it is as good.
     if builder.prepared_fingerprint() != fingerprint:
-      raise
+      with writing(builder.data_path, "set --config.data.data_dir to another folder"):
+        raise
   finally:
     tfds.enable_progress_bar()
 

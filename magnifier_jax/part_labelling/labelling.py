@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,11 @@ from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.image_files import encode_png
 from magnifier_jax.data.records import SourceError
+from magnifier_jax.files.whole_file import make_folder, write_bytes
 from magnifier_jax.part_labelling.label_record import LabelRecord
-from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller, PersonImage
+from magnifier_jax.part_labelling.labeller import PartLabeller, PersonImage
+
+_ELSEWHERE = "name another folder with --to"
 
 
 class Place(NamedTuple):
@@ -69,20 +71,13 @@ class LabelFolder:
     """Writes labels, whole or not at all.
 
     Raises:
-      LabellingError: when the folder cannot be written to.
+      WriteError: when the folder cannot be written to.
     """
     content = encode_png(parts)
-    replacement = place.file.with_name(f".{place.file.name}.tmp")
-    try:
-      place.file.parent.mkdir(parents=True, exist_ok=True)
-      # Recorded first: a label that is there without its line would count as made otherwise.
-      self.record.add(place.label, content, labeller.method)
-      replacement.write_bytes(content)
-      os.replace(replacement, place.file)
-    except OSError as error:
-      raise LabellingError(
-        f"{place.file}: cannot be written ({error.strerror}); name another folder with --to"
-      ) from error
+    make_folder(place.file.parent, _ELSEWHERE)
+    # Recorded first: a label that is there without its line would count as made otherwise.
+    self.record.add(place.label, content, labeller.method)
+    write_bytes(place.file, content, _ELSEWHERE)
 
 
 def find_places(
@@ -147,7 +142,8 @@ def label_split(
     progress: is told of every few images that are done.
 
   Raises:
-    LabellingError: when the folder cannot be written to, or the labeller cannot go on.
+    WriteError: when the folder cannot be written to.
+    LabellingError: when the labeller cannot go on.
   """
   coverage = Coverage(split, len(places))
   wanted = (

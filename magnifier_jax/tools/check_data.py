@@ -24,6 +24,8 @@ from magnifier_jax.data import dataset, inspection
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import user_path
+from magnifier_jax.files.whole_file import check_writable, write_text
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.report import pictures as report_pictures
@@ -61,6 +63,7 @@ def check_data(config: DataConfig, page: Path) -> bool:
 
   Raises:
     CheckError: when the data set is not made of files, or the page's folder does not exist.
+    WriteError: when the page cannot be written; what was found is printed all the same.
     ConfigError: when no data set has that name.
   """
   builder = dataset.find_builder(config)
@@ -68,11 +71,14 @@ def check_data(config: DataConfig, page: Path) -> bool:
     raise CheckError(f"config.data.dataset: {config.dataset} is drawn, there are no files to check")
   if not page.parent.is_dir():
     raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
+  check_writable(page)  # reading everything takes a while
   manual_dir = Path(config.manual_dir).expanduser()
   result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
   makers = list(_part_label_makers(builder, manual_dir, result))
-  page.write_text(_render(config, builder, result, makers), encoding="utf-8")
-  print("\n".join(_text(config, result, makers, page)))
+  try:
+    write_text(page, _render(config, builder, result, makers))
+  finally:
+    print("\n".join(_text(config, result, makers, page)))
   return result.can_train
 
 
@@ -205,11 +211,15 @@ def main(argv: Sequence[str]) -> int:
     help="config file; fields follow as --config.field=value",
   )
   parser.add_argument(
-    "--page", default="check_data.html", metavar="FILE", help="page to write (%(default)s)"
+    "--page",
+    type=user_path,
+    default="check_data.html",
+    metavar="FILE",
+    help="page to write (%(default)s)",
   )
   options, overrides = parser.parse_known_args(argv)
   config = load_config(options.config, overrides)
-  return 0 if check_data(config.data, Path(options.page)) else 1
+  return 0 if check_data(config.data, options.page) else 1
 
 
 def cli() -> None:

@@ -11,6 +11,9 @@ from PIL import Image
 
 from magnifier_jax.config import ConfigError
 from magnifier_jax.data import dataset
+from magnifier_jax.errors import UserError
+from magnifier_jax.files.whole_file import WriteError
+from tests.full_disk import full_disk
 
 from .noise_tree import image_file, part_label_file, write_tree
 
@@ -101,3 +104,19 @@ def test_real_cuhk03_has_the_published_counts(make_config, real_data):
   assert [data.train.num_people, data.query.num_people, data.gallery.num_people] == [427, 416, 416]
   assert set(data.train.camera_id) == {1, 2}
   assert not set(data.train_person_ids) & set(data.query.person_id)
+
+
+def test_a_full_disk_is_one_line(make_config, tmp_path, capsys):
+  write_tree(tmp_path)
+  with full_disk(), pytest.raises(UserError, match=r"cuhk03_np.*free some space there"):
+    dataset.load(make_config().data)
+  assert len(dataset.load(make_config().data).train) == 5
+
+
+def test_a_place_that_cannot_be_written_is_named(make_config, tmp_path):
+  write_tree(tmp_path)
+  (tmp_path / "file").write_text("in the way")
+  config = make_config(data__data_dir=str(tmp_path / "file" / "data")).data
+  expected = r"file/data/cuhk03_np.*: Not a directory; set --config\.data\.data_dir"
+  with pytest.raises(WriteError, match=expected):
+    dataset.load(config)
