@@ -11,6 +11,8 @@ from typing import Any
 from magnifier_jax.errors import UserError
 from magnifier_jax.files.whole_file import FULL_DISK, MORE_SPACE
 
+_ORBAX_THREAD = "_SignalingThread.run() raised an exception"
+
 
 class DiskFullError(UserError):
   """Something could not be written for want of space."""
@@ -62,6 +64,8 @@ def _without_what_libraries_say() -> Iterator[None]:
 def _is_about_something_else(record: logging.LogRecord) -> bool:
   error = record.exc_info[1] if record.exc_info else None
   words = record.getMessage()
+  if _ORBAX_THREAD in words:  # it raises that error where it is waited for
+    return False
   return full_disk_reason(error) is None and not any(os.strerror(n) in words for n in FULL_DISK)
 
 

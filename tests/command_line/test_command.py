@@ -60,7 +60,7 @@ def test_every_program_has_a_word(repository: Path):
   ("words", "code", "printed"),
   [
     ([], 2, "magnifier-jax COMMAND --config"),
-    (["--help"], 0, "  check_data   finds what is wrong"),
+    (["--help"], 0, "  check_data    finds what is wrong"),
     (["trian"], 2, "error: trian: no such command; choose from train, evaluate, check_data"),
   ],
 )

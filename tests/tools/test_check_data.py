@@ -182,7 +182,7 @@ def test_the_command_prints_one_line_for_a_wrong_config(tmp_path, repository):
 def test_a_full_disk_leaves_the_last_page_and_the_findings(sound, repository, capsys):
   (sound / "page.html").write_text("the last one")
   with full_disk(), pytest.raises(WriteError, match=r"page\.html: .*; free some space there"):
-    check_data.main(_arguments(sound, repository))
+    check_data.main(_arguments(sound, repository, "--overwrite"))
   assert "Nothing is wrong. One can train." in capsys.readouterr().out
   assert (sound / "page.html").read_text() == "the last one"
   assert not list(sound.glob(".*"))

@@ -380,7 +380,8 @@ def test_a_full_disk_is_one_line(
   file = tmp_path / "out" / "table.md"
   file.parent.mkdir()
   file.write_text("the last one")
-  monkeypatch.setattr(sys, "argv", ["compare", str(two_seeds[0]), f"--write={file}"])
+  arguments = [str(two_seeds[0]), f"--write={file}", "--overwrite"]
+  monkeypatch.setattr(sys, "argv", ["compare", *arguments])
   with full_disk(), pytest.raises(SystemExit) as caught:
     cli()
   assert caught.value.code == 2

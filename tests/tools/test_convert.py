@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_file_before(tmp_path: Path, imported: Path, caps
   target = tmp_path / "out.safetensors"
   target.write_text("the last one")
   with full_disk(), pytest.raises(WriteError, match=r"out\.safetensors: .*; free some space"):
-    main([f"--from={imported}", f"--to={target}"])
+    main([f"--from={imported}", f"--to={target}", "--overwrite"])
   assert target.read_text() == "the last one"
   assert list(tmp_path.iterdir()) == [target]
 

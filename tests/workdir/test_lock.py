@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import signal
@@ -116,7 +117,7 @@ def test_a_file_system_without_locks_is_said_once(
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
   monkeypatch.setattr(fcntl, "flock", refuse)
-  with locked(tmp_path, pytest.fail):
+  with caplog.at_level(logging.WARNING, logger="absl"), locked(tmp_path, pytest.fail):
     pass
   assert [record.getMessage() for record in caplog.records] == [
     f"{tmp_path}/run.lock: this file system has no locks (No locks available); see that no other "
