@@ -78,6 +78,7 @@ class Checkpoints:
       cleanup_tmp_directories=not read_only,
       create=not read_only,
       read_only=read_only,
+      save_interval_steps=0 if read_only else 1,  # Orbax warns of anything else
     )
     self._manager = ocp.CheckpointManager(
       self.directory,
