@@ -316,7 +316,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-  """Returns the variables of a process, by its folder in /proc; none where it is somebody else's."""
+  """Returns the variables of a process, by its folder in /proc; none of somebody else's."""
   try:
     entries = (folder / "environ").read_bytes().decode(errors="replace").split("\0")
   except OSError:

@@ -44,7 +44,7 @@ def join(launch: Launch, timeout_s: int = TIMEOUT_S) -> None:
   # Here and not in JAX, which waits longer and longer between two tries to reach process 0, and
   # crashes where its own port is taken.
   while obstacle := _obstacle(membership):
-    wait.go_on(lambda: obstacle)  # noqa: B023, called at once
+    wait.go_on(lambda: obstacle)
     time.sleep(0.2)
   connection = _Connection(membership, timeout_s)
   while not connection.is_made(within_s=0.2):
