@@ -38,7 +38,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
-KillWait=20
+KillWait=15
 SlurmdTimeout=15
 ReturnToService=2
 MinJobAge=3600
