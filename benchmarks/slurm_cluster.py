@@ -155,6 +155,10 @@ class SlurmCluster:
     """Starts the daemon of a node."""
     self._start_daemon(node, "slurmd", "-D", "-N", node)
 
+  def wait_until_down(self, node: str, timeout_s: float = 120) -> None:
+    """Returns when SLURM has noticed that a node is lost."""
+    _wait_until(lambda: "down" in self.run("sinfo", "-h", f"--nodes={node}", "-o%T"), timeout_s)
+
   def wait_until_idle(self, timeout_s: float = 60) -> None:
     """Returns when no node has work and all are up.
 

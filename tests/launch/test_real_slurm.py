@@ -251,6 +251,21 @@ def test_a_crash_is_tried_again_so_many_times(
   assert lines[-1] == "launch/slurm.sbatch: exit code 7 after 1 restarts; giving up"
 
 
+def test_an_error_of_the_user_counts_more_than_what_it_leads_to(
+  cluster: SlurmCluster,
+  fake_training: Callable[[str], dict[str, str]],
+  repository: Path,
+  tmp_path: Path,
+):
+  # srun ends process 1 with SIGTERM, and its own exit code is the higher one.
+  variables = fake_training("((SLURM_PROCID)) || exit 2; trap 'exit 143' TERM; sleep 60 & wait")
+  command = [*TWO_NODES, "launch/slurm.sbatch"]
+  job = cluster.submit(command, tmp_path / "log", repository, variables)
+  assert job.wait() == "FAILED"
+  assert (job.field("ExitCode"), job.field("Restarts")) == ("2:0", "0")
+  assert job.lines()[-1].endswith("stopped by an error that another try would not mend")
+
+
 def test_a_cancelled_job_does_not_come_back(
   cluster: SlurmCluster,
   fake_training: Callable[[str], dict[str, str]],
@@ -287,8 +302,8 @@ def test_a_time_limit_saves_before_it_ends_the_job(
   minutes_passed = 60 * int(hours) + int(minutes)
   cluster.run("scontrol", "update", f"JobId={job.number}", f"TimeLimit={minutes_passed + 2}")
   job.wait_for("back into the queue (restart 1 of 20)")
-  (saved,) = (found for line in job.lines() if (found := re.search(r"step (\d+) is saved", line)))
-  job.wait_for(f"resuming from step {saved[1]} in")
+  (step,) = {found[1] for line in job.lines() if (found := re.search(r"step (\d+) is saved", line))}
+  job.wait_for(f"resuming from step {step} in")
   cluster.run("scancel", job.number)
 
 
