@@ -49,6 +49,7 @@ def join(launch: Launch, timeout_s: int = TIMEOUT_S) -> None:
   connection = _Connection(membership, timeout_s)
   while not connection.is_made(within_s=0.2):
     wait.go_on(lambda: _missing(membership))
+  failure.watch()
 
 
 def connect_devices() -> None:

@@ -62,12 +62,14 @@ def test_waiting_is_not_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 JOIN = """
+  from magnifier_jax.devices.failure import end_run
   from magnifier_jax.devices.joining import join
   from magnifier_jax.devices.processes import Launch, LaunchError
 
   try:
     join(Launch("none", "127.0.0.1:{port}", 2, 0), timeout_s=1)
   except LaunchError as error:
+    end_run(2, "there is nobody to tell")
     print(error)
 """
 
