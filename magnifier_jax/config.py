@@ -58,7 +58,8 @@ Positive = Annotated[int, Range(1)]
 class ModelConfig:
   """The network. Widths default to those of the authors' ResNet-50."""
 
-  backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+  # The two of ResNet-10 are for tests and experiments.
+  backbone: Literal["resnet10", "resnet10_narrow", "resnet18", "resnet34", "resnet50", "resnet101"]
   last_stride: Literal[1, 2]
   stem_relu: bool  # torchvision has a ReLU after the stem's BN; the authors' code has none
   global_branch: bool

@@ -1,12 +1,12 @@
 """Several CPU devices, no silent broadcasting, and paths that the tests share."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 NUM_DEVICES = 8
+MIN_COMPILE_SECONDS = 0.2  # what takes less is not worth a file
 # First, so that none of them is left to one process at the end.
 LONGEST_FILES = (
   "test_train.py",
@@ -25,8 +25,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import jax  # noqa: E402
 
-from .shallow_network import shallow_resnet18  # noqa: E402
-
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
@@ -41,18 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-  """Lets runs of one network in several tests compile once."""
-  folder = str(tmp_path_factory.mktemp("jax_cache"))
+  """Lets runs of one network compile once, in all workers and the processes that tests start."""
+  base = tmp_path_factory.getbasetemp()
+  # Each worker's folder is within that of the whole run, which pytest makes anew.
+  folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jax_cache")
   jax.config.update("jax_compilation_cache_dir", folder)
-  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder  # of the processes that tests start
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-
-
-@pytest.fixture(scope="module")
-def shallow_network() -> Iterator[None]:
-  """ResNet-18 with one block a stage, for all tests of a module that asks for it."""
-  with shallow_resnet18():
-    yield
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = str(MIN_COMPILE_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def test_unknown_variant_names_the_known_ones(file: str):
 @pytest.mark.parametrize(
   ("field", "value", "message"),
   [
-    ("model.backbone", "resnet5", "config.model.backbone: must be one of resnet18"),
+    ("model.backbone", "resnet5", "config.model.backbone: must be one of resnet10"),
     ("model.last_stride", 3, "config.model.last_stride: must be one of 1, 2"),
     ("seed", "0", "config.seed: must be of type int"),
     ("seed", True, "config.seed: must be of type int"),

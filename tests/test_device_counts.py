@@ -17,8 +17,6 @@ from magnifier_jax.train_state import TrainState
 from .data.noise_tree import write_tree
 from .five_steps import RESULT, Run, Trained, make_config
 
-pytestmark = pytest.mark.usefixtures("shallow_network")
-
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 

@@ -1,7 +1,7 @@
 """A run that an earlier version stored is opened and resumed by this one.
 
 `stored_run.tar.xz` is the workdir of a run of commit a5118aa: two updates of a network of few
-channels (`narrow_resnet18`) on the noise images of `data/noise_tree.py`, and what that version
+channels (`stored_architecture`) on the noise images of `data/noise_tree.py`, and what that version
 expected: embeddings of random images by the stored network, and the log of four updates. A change
 that no longer opens it needs a migration, or a line in `docs/` that says from which version on
 workdirs can be read.
@@ -24,7 +24,7 @@ from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.workdir.metrics_log import read_records
 from tests.data.noise_tree import write_tree
-from tests.shallow_network import narrow_resnet18
+from tests.stored_architecture import stored_architecture
 
 STORED = Path(__file__).with_name("stored_run.tar.xz")
 
@@ -34,7 +34,7 @@ def workdir(tmp_path: Path) -> Iterator[Path]:
   """The stored run, and the architecture of its network."""
   with tarfile.open(STORED) as archive:
     archive.extractall(tmp_path, filter="data")
-  with narrow_resnet18():
+  with stored_architecture():
     yield tmp_path
 
 

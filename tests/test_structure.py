@@ -218,10 +218,10 @@ from magnifier_jax.train_state import Batch
 from magnifier_jax.train_step import create_trainer
 from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.weights import initialization
-from tests.shallow_network import narrow_resnet18
+from tests.stored_architecture import stored_architecture
 
 random = np.random.default_rng(0)
-with narrow_resnet18():
+with stored_architecture():
   trained = open_trained_network(Path(sys.argv[1]))
   height, width = trained.config.data.image_size_hw
   batch = Batch(

@@ -28,9 +28,8 @@ from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.workdir.lock import WorkdirInUseError, locked
 from magnifier_jax.workdir.metrics_log import read_records
 
+from .compiled_once import compiled_once, no_report
 from .data.noise_tree import write_tree
-
-pytestmark = pytest.mark.usefixtures("shallow_network")
 
 MakeConfig = Callable[..., Config]
 ALL_DEVICES = mesh_lib.data_mesh
@@ -38,9 +37,16 @@ ALL_DEVICES = mesh_lib.data_mesh
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device() -> Iterator[None]:
-  """Eight devices that share two cores would only take longer; test_train_step.py compares them."""
-  with pytest.MonkeyPatch.context() as patch:
+  """Eight devices that share two cores only take longer; test_device_counts.py compares them."""
+  with compiled_once(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "data_mesh", lambda: ALL_DEVICES(jax.devices()[:1]))
+    yield
+
+
+@pytest.fixture
+def unreported() -> Iterator[None]:
+  """For tests that do not read the report."""
+  with no_report():
     yield
 
 
@@ -59,7 +65,7 @@ def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
       identities_per_batch=4,
       images_per_identity=2,
     )
-    config.model.update(adversarial_dim=16, fusion_dim=16)
+    config.model.update(backbone="resnet10_narrow", adversarial_dim=16, fusion_dim=16)
     config.training.update(num_epochs=2, log_every_steps=1)
     config.evaluation.update(every_epochs=1, batch_size=8, initial=False)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
@@ -109,12 +115,14 @@ def test_run_leaves_its_results(finished: Path):
   assert json.loads((finished / "config.json").read_text())["num_people"] == 4
 
 
+@pytest.mark.usefixtures("unreported")
 def test_same_seed_gives_the_same_bits(finished: Path, make_config: MakeConfig, tmp_path: Path):
   train(make_config(), tmp_path)
   assert losses(tmp_path) == losses(finished)
   assert_same_bits(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_resumed_run_equals_an_uninterrupted_one(
   finished: Path, make_config: MakeConfig, tmp_path: Path
 ):
@@ -145,6 +153,7 @@ def records(workdir: Path) -> list[dict[str, float]]:
   ]
 
 
+@pytest.mark.usefixtures("unreported")
 def test_preempted_run_goes_on_from_exactly_that_step(
   finished: Path, make_config: MakeConfig, tmp_path: Path
 ):
@@ -162,6 +171,7 @@ def test_preempted_run_goes_on_from_exactly_that_step(
   assert_same_bits(arrays(tmp_path), arrays(finished))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_run_goes_on_from_before_a_damaged_checkpoint(
   finished: Path, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
@@ -192,6 +202,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 # Orbax's writer thread outlives the event loop of the save that failed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("unreported")
 def test_full_disk_is_said_and_the_earlier_checkpoint_stays(
   finished: Path, make_config: MakeConfig, small_disk: Path
 ):
@@ -205,11 +216,13 @@ def test_full_disk_is_said_and_the_earlier_checkpoint_stays(
   assert_same_bits(arrays(small_disk), arrays(finished))
 
 
+@pytest.mark.usefixtures("unreported")
 def test_another_seed_gives_another_run(finished: Path, make_config: MakeConfig, tmp_path: Path):
   train(make_config(seed=1, training__num_epochs=1), tmp_path)
   assert losses(tmp_path)[0]["loss/total"] != losses(finished)[0]["loss/total"]
 
 
+@pytest.mark.usefixtures("unreported")
 def test_evaluation_finds_what_training_found(
   finished: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
 ):
@@ -220,6 +233,7 @@ def test_evaluation_finds_what_training_found(
   assert "adversarial" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("unreported")
 def test_saved_embeddings_are_ranked_without_images(
   finished: Path, make_config: MakeConfig, tmp_path: Path
 ):
@@ -230,6 +244,7 @@ def test_saved_embeddings_are_ranked_without_images(
   assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
 
 
+@pytest.mark.usefixtures("unreported")
 def test_embeddings_say_where_they_come_from(
   finished: Path, make_config: MakeConfig, tmp_path: Path
 ):
@@ -284,6 +299,7 @@ def test_validation_people_do_not_stand_beside_published_numbers(
   assert json.loads((tmp_path / "metrics.json").read_text())["validation_people"] == 0
 
 
+@pytest.mark.usefixtures("unreported")
 def test_flip_and_reranking_are_rows_of_their_own(
   finished: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
 ):
@@ -321,6 +337,7 @@ def test_workdir_of_another_config_is_refused(finished: Path, make_config: MakeC
   assert_same_bits(arrays(finished), before)
 
 
+@pytest.mark.usefixtures("unreported")
 def test_diverging_run_stops_and_keeps_its_checkpoint(
   make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,8 +16,6 @@ from magnifier_jax.devices.mesh import DeviceError, check_batch_size, data_mesh
 from magnifier_jax.train_state import Batch
 from magnifier_jax.train_step import StepMetrics, create_trainer, total_loss
 
-pytestmark = pytest.mark.usefixtures("shallow_network")
-
 NUM_PEOPLE = 6
 STEPS_PER_EPOCH = 2
 
@@ -26,6 +24,7 @@ def make_config(**overrides: Any) -> Config:
   config = get_config("small")
   config.data.image_size_hw = (64, 32)
   config.optimizer.warmup_epochs = 0
+  config.model.backbone = "resnet10_narrow"
   config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
   return Config.from_config_dict(config)
 

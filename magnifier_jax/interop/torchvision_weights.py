@@ -44,8 +44,14 @@ def imagenet_weights(backbone: str, say: Callable[[str], None]) -> WeightsFile:
     say: is told of a download before it starts.
 
   Raises:
-    BackboneError: when they cannot be downloaded, or are not the file that their name says.
+    BackboneError: when there are none, they cannot be downloaded, or they are not the file that
+      their name says.
   """
+  if backbone not in _FILES:
+    raise BackboneError(
+      f"config.init.backbone: nobody offers ImageNet weights of a {backbone}; name a file, or set "
+      "the field to 'none' to start from random weights"
+    )
   path = cache_directory() / _FILES[backbone]
   if not path.exists():
     _download(f"{_URL}/{path.name}", path, say)
@@ -116,18 +122,17 @@ def check_architecture(names: Collection[str], backbone: str, source: Path) -> N
   blocks = {match.groups() for name in names if (match := re.match(r"layer([1-4])\.(\d+)\.", name))}
   sizes = tuple(sum(stage == str(i) for stage, _ in blocks) for i in range(1, 5))
   bottleneck = "layer1.0.conv3.weight" in names
-  found = next(
-    (
-      name
-      for name, known in ARCHITECTURES.items()
-      if known.stage_sizes == sizes and (known.block is Bottleneck) == bottleneck
-    ),
-    f"ResNet of {sizes} blocks" if any(sizes) else "",
-  )
-  if not found:
+  if not any(sizes):
     raise BackboneError(f"{source}: has no ResNet; there is no layer1.0.conv1.weight in it")
-  if found != backbone:
+  # Several where they differ in width alone, which is seen from shapes, when they are loaded.
+  found = [
+    name
+    for name, known in ARCHITECTURES.items()
+    if known.stage_sizes == sizes and (known.block is Bottleneck) == bottleneck
+  ]
+  if backbone not in found:
+    kind = found[0] if found else f"ResNet of {sizes} blocks"
     raise BackboneError(
-      f"{source}: of a {found}, but config.model.backbone is {backbone}; change the field, or take "
+      f"{source}: of a {kind}, but config.model.backbone is {backbone}; change the field, or take "
       "another file"
     )

@@ -1,4 +1,8 @@
-"""ResNet-18/34/50/101 backbones that give stage 3 and stage 4 (He et al., CVPR 2016)."""
+"""ResNet-18/34/50/101 backbones that give stage 3 and stage 4 (He et al., CVPR 2016).
+
+ResNet-10 has one block a stage, and its narrow form an eighth of the channels: for tests and
+experiments, which wait for compilers and checkpoints. Nobody offers ImageNet weights of them.
+"""
 
 from typing import NamedTuple
 
@@ -119,6 +123,8 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
+  "resnet10": Architecture(BasicBlock, (1, 1, 1, 1)),
+  "resnet10_narrow": Architecture(BasicBlock, (1, 1, 1, 1), width=8),
   "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
   "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
   "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),

@@ -1,23 +1,19 @@
 """A run of two updates on every data set, from its config file."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import embed_dataset
-from magnifier_jax import train as train_lib
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.report import page as report
+from magnifier_jax.train import train
+from tests.compiled_once import compiled_once, no_report
 
 from .noise_tree import write_images
-
-pytestmark = pytest.mark.usefixtures("shallow_network")
 
 _PEOPLE = ("0001", "0002", "0003", "0004")
 # 4 people, 32 × 32 pixels and one branch, so that one compilation serves every data set.
@@ -25,6 +21,7 @@ _TINY = (
   "--config.data.image_size_hw=(32, 32)",
   "--config.data.identities_per_batch=2",
   "--config.data.images_per_identity=2",
+  "--config.model.backbone=resnet10_narrow",
   "--config.model.adversarial_branch=False",
   "--config.model.fusion_branch=False",
   "--config.model.part_segmentation=False",
@@ -37,27 +34,12 @@ _TINY = (
 )
 
 
-def _once(make: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns a function that gives what `make` gave at its first call."""
-  made = []
-
-  def make_once(*arguments: Any, **options: Any) -> Any:
-    if not made:
-      made.append(make(*arguments, **options))
-    return made[0]
-
-  return make_once
-
-
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once() -> Iterator[None]:
-  """One device, one training step and one embedding: but for the data, the configs are the same."""
+def quick() -> Iterator[None]:
+  """One device and no report: but for the data, the configs are the same."""
   mesh = mesh_lib.data_mesh(jax.devices()[:1])
-  with pytest.MonkeyPatch.context() as patch:
+  with compiled_once(), no_report(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "data_mesh", lambda devices=None: mesh)
-    patch.setattr(train_lib, "create_trainer", _once(train_lib.create_trainer))
-    patch.setattr(embed_dataset, "_compiled_embedding", _once(embed_dataset._compiled_embedding))
-    patch.setattr(report, "write_report", lambda path, data: None)  # figures take long
     yield
 
 
@@ -112,7 +94,7 @@ def test_training_starts(tmp_path: Path, repository: Path, name: str):
       f"--config.data.data_dir={tmp_path / 'prepared'}",
     ],
   )
-  train_lib.train(config, tmp_path / "run")
+  train(config, tmp_path / "run")
   lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
   records = [record for record in map(json.loads, lines) if "loss/total" in record]
   losses = {record["step"]: record["loss/total"] for record in records}

@@ -2,21 +2,12 @@
 
 import jax
 import numpy as np
-import pytest
 
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.models.network import create_network, normalize
-from tests.shallow_network import narrow_resnet18
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0)
-
-
-@pytest.fixture(autouse=True)
-def narrow():
-  """A network of few channels."""
-  with narrow_resnet18():
-    yield
 
 
 def test_images_are_normalised_by_channel():
@@ -26,6 +17,7 @@ def test_images_are_normalised_by_channel():
 
 def test_the_network_normalises_what_its_module_takes_normalised():
   values = get_config("small,baseline")
+  values.model.backbone = "resnet10_narrow"
   values.data.update(pixel_mean=MEAN, pixel_std=STD)
   network, init = create_network(Config.from_config_dict(values), num_people=3)
   images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)

@@ -103,12 +103,13 @@ def test_equal_maxima_share_the_gradient_and_absent_parts_have_none():
 
 def _config() -> Config:
   config = get_config("small")
+  config.model.backbone = "resnet10"
   config.data.image_size_hw = (64, 32)
   return Config.from_config_dict(config)
 
 
 @pytest.fixture(scope="module")
-def programs(shallow_network: None) -> dict[str, str]:
+def programs() -> dict[str, str]:
   """A training step as it is lowered for each platform."""
   trainer = create_trainer(_config(), 6, 2, data_mesh(jax.devices()[:1]))
   batch = Batch(
@@ -131,7 +132,7 @@ def _count(operation: str, program: str) -> int:
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_step_on_accelerators_is_of_library_operations(programs: dict[str, str], platform: str):
   program = programs[platform]
-  # A shallow ResNet-18 and its branches have 20 convolutions; the stem's images need no gradient.
+  # A ResNet-10 and its branches have 20 convolutions; the stem's images need no gradient.
   assert _count("convolution", program) == 3 * 20 - 1
   assert _count("dot_general", program) < _count("dot_general", programs["cpu"])
   assert _count("reduce_window", program) == _count("select_and_scatter", program) == 1
@@ -143,7 +144,7 @@ def test_step_on_accelerators_is_of_library_operations(programs: dict[str, str],
   assert all(re.fullmatch(number, branch) for branch in second_branches)
 
 
-def test_network_for_any_number_of_images_is_exported(shallow_network: None):
+def test_network_for_any_number_of_images_is_exported():
   network, init = create_network(_config(), 6)
   params, stats = jax.jit(init)(jax.random.key(0))
 
