@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.comparison import (
   ALL_VARIANTS,
   VARIANTS,
-  Comparison,
   Probe,
+  SideComparison,
   compare,
 )
 from benchmarks.reporting import Column, header, line, machine, write_json
@@ -125,7 +125,7 @@ def run_comparisons(task: str, arguments: argparse.Namespace) -> None:
     write_json(arguments.json, {"machine": here, "comparisons": records})
 
 
-def comparison_record(comparison: Comparison) -> dict[str, Any]:
+def comparison_record(comparison: SideComparison) -> dict[str, Any]:
   """Returns what goes into the JSON."""
   sides = {
     name: side._asdict()
@@ -147,7 +147,7 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
   }
 
 
-def table_lines(comparison: Comparison) -> list[str]:
+def table_lines(comparison: SideComparison) -> list[str]:
   """Returns the header, and a line for each side."""
   rate = max(comparison.jax.matrix_product_rate, comparison.pytorch.matrix_product_rate)
   low, high = comparison.ratio_spread
@@ -174,7 +174,7 @@ def table_lines(comparison: Comparison) -> list[str]:
   return lines
 
 
-def _print_comparison(comparison: Comparison) -> None:
+def _print_comparison(comparison: SideComparison) -> None:
   print(*table_lines(comparison), sep="\n")
   for name, side in (("JAX", comparison.jax), ("PyTorch", comparison.pytorch)):
     print(f"{name}'s matrix product: {side.matrix_product_rate / 1e9:.1f} GFLOP/s", end="; ")

@@ -49,7 +49,7 @@ class SideResult(NamedTuple):
     return statistics.median(lap.cpu_seconds for lap in self.laps)
 
 
-class Comparison(NamedTuple):
+class SideComparison(NamedTuple):
   """Both sides on one piece of work."""
 
   work: Work
@@ -136,7 +136,7 @@ def compare(
   variants: Sequence[str],
   rounds: int,
   on_probe: Callable[[Probe], None] = lambda probe: None,
-) -> Comparison:
+) -> SideComparison:
   """Measures both sides in turns, the twin in the fastest of the variants.
 
   Raises:
@@ -150,7 +150,7 @@ def compare(
     # Compilation is over on one side before the other starts.
     steps = _steps_per_turn(max(side.call("warm_up").seconds for side in sides))
     results = alternate(sides, rounds, steps)
-    return Comparison(work, variant, probes, steps, theirs.call("model_operations"), *results)
+    return SideComparison(work, variant, probes, steps, theirs.call("model_operations"), *results)
 
 
 def alternate(sides: Sequence[Worker], rounds: int, steps: int) -> list[SideResult]:

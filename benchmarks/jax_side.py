@@ -12,8 +12,9 @@ from benchmarks.side import Peaks, Side, Work, draw_batch
 from benchmarks.trace_costs import OpCost, costs_by_kind
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.errors import UserError
-from magnifier_jax.models.network import Network, Tree, create_network
-from magnifier_jax.train_step import Batch, compile_step, create_trainer, draw_state
+from magnifier_jax.models.network import Network, create_network
+from magnifier_jax.train_state import Tree
+from magnifier_jax.train_step import compile_step, create_trainer, draw_state
 
 
 class JaxSide(Side):
@@ -35,7 +36,7 @@ class JaxSide(Side):
     self._devices = _find_devices(work.device, devices)
     mesh = mesh_lib.data_mesh(self._devices)
     config = work.config()
-    self._batch = mesh_lib.to_global(Batch(*draw_batch(work)), mesh)
+    self._batch = mesh_lib.to_global(draw_batch(work), mesh)
     if work.task == "train_step":
       trainer = create_trainer(config, NUM_PEOPLE, 1, mesh)
       self._state = draw_state(trainer, 0)
@@ -102,5 +103,5 @@ def _find_devices(kind: str, count: int) -> list[jax.Device]:
 
 def _embed(network: Network, params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:
   """Returns embeddings [B, D] float32 of all branches, not normalised; parts are predicted."""
-  output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
+  output, _ = network.apply(params, batch_stats, images, train=False)
   return jnp.concatenate(list(output.embeddings().values()), axis=1).astype(jnp.float32)

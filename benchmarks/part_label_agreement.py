@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS
-from magnifier_jax.data.occlusion import PARTS
+from magnifier_jax.body_parts import NUM_PARTS, PART_NAMES
+from magnifier_jax.data.image_files import load_part_labels
 
 
 def confusion(first: Path, second: Path) -> tuple[np.ndarray, int]:
@@ -29,7 +28,7 @@ def confusion(first: Path, second: Path) -> tuple[np.ndarray, int]:
   for file in sorted(second.rglob("*.png")):
     other = first / file.relative_to(second)
     if other.is_file():
-      pair = (np.asarray(Image.open(path)).astype(np.int64).ravel() for path in (other, file))
+      pair = (load_part_labels(path).astype(np.int64).ravel() for path in (other, file))
       row, column = pair
       counts += np.bincount(row * NUM_PARTS + column, minlength=NUM_PARTS**2).reshape(
         NUM_PARTS, NUM_PARTS
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     return 2
   agreement = intersection_over_union(counts)
   print(f"{images:,} images; {100 * np.trace(counts) / counts.sum():.1f} % of pixels agree")
-  for part, value in zip(PARTS, agreement):
+  for part, value in zip(PART_NAMES, agreement):
     print(f"{part:<12}{value:.3f}")
   print(f"{'mean':<12}{np.nanmean(agreement):.3f}")
   return 0

@@ -6,7 +6,7 @@ and the config, not JAX.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.pytorch_network import MagnifierNet, Output, resize_nearest
 from magnifier_jax.config import Config, LossConfig
+from magnifier_jax.train_state import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +36,6 @@ class Options:
   def memory_format(self) -> torch.memory_format:
     """Of images, feature maps and kernels."""
     return torch.channels_last if self.channels_last else torch.contiguous_format
-
-
-class Batch(NamedTuple):
-  """A training batch, as `magnifier_jax.train_step.Batch`."""
-
-  image: Tensor  # [B, H, W, 3] uint8
-  part_labels: Tensor  # [B, H/8, W/8] in 0…7
-  keep_mask: Tensor  # [B, H/16, W/16], 0 where an occluded part lies
-  person_id: Tensor  # [B] int64 in 0…N−1
 
 
 def _wide(x: Tensor) -> Tensor:

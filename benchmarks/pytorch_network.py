@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magnifier_jax.config import NUM_PARTS, ModelConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import ModelConfig
 
 
 class Output(NamedTuple):

@@ -7,10 +7,11 @@ import torch._dynamo
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cuhk03_config import NUM_PEOPLE
-from benchmarks.pytorch_magnifier import Batch, Options, Twin
+from benchmarks.pytorch_magnifier import Options, Twin
 from benchmarks.pytorch_network import MagnifierNet
 from benchmarks.side import Peaks, Side, Work, draw_batch
 from magnifier_jax.errors import UserError
+from magnifier_jax.train_state import Batch
 
 _COMPILE_MODES = {
   "compile": "default",
@@ -49,9 +50,10 @@ class PytorchSide(Side):
       # training step is no faster for it, and takes five times as long to compile.
       torch._dynamo.config.allow_rnn = True
     self._twin = Twin(work.config(), NUM_PEOPLE, options)
-    image, part_labels, keep_mask, person_id = map(torch.from_numpy, draw_batch(work))
-    batch = Batch(image, part_labels, keep_mask, person_id.long())
-    self._batch = Batch(*(tensor.to(options.device) for tensor in batch))
+    arrays = draw_batch(work)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays._asdict().items()}
+    tensors["person_id"] = tensors["person_id"].long()
+    self._batch = Batch(**{name: tensor.to(options.device) for name, tensor in tensors.items()})
 
   def run(self, steps: int) -> None:
     """Does steps one after the other, and waits for the last."""
@@ -89,11 +91,11 @@ class PytorchSide(Side):
     """
     with torch.device("meta"):
       network = MagnifierNet(self.work.config().model, NUM_PEOPLE)
-    image, part_labels, keep_mask, _ = (tensor.to("meta") for tensor in self._batch)
-    images = image.permute(0, 3, 1, 2).float()
+    batch = Batch(**{name: tensor.to("meta") for name, tensor in self._batch._asdict().items()})
+    images = batch.image.permute(0, 3, 1, 2).float()
     with FlopCounterMode(display=False) as counter:
       if self.work.task == "train_step":
-        output = network(images, part_labels, keep_mask)
+        output = network(images, batch.part_labels, batch.keep_mask)
         sum(x.sum() for x in output if x is not None and x.requires_grad).backward()
       else:
         with torch.no_grad():

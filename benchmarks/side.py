@@ -9,8 +9,10 @@ import numpy as np
 
 from benchmarks.cuhk03_config import cuhk03_config
 from benchmarks.reporting import forget_peak, peak_megabytes
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.config import Config
 from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
+from magnifier_jax.train_state import Batch
 
 IMAGES_PER_IDENTITY = 4
 _MATRIX_SIZE = {"cpu": 4096, "gpu": 8192}  # large enough for the full rate
@@ -37,15 +39,6 @@ class Work(NamedTuple):
     return cuhk03_config(self.backbone, self.image_size_hw, self.dtype)
 
 
-class Arrays(NamedTuple):
-  """A training batch, as `magnifier_jax.train_step.Batch`, in numpy."""
-
-  image: np.ndarray  # [B, H, W, 3] uint8
-  part_labels: np.ndarray  # [B, H/8, W/8] uint8 in 0…7
-  keep_mask: np.ndarray  # [B, H/16, W/16] uint8
-  person_id: np.ndarray  # [B] int32
-
-
 class Lap(NamedTuple):
   """Times of one step, the mean of a turn."""
 
@@ -60,16 +53,21 @@ class Peaks(NamedTuple):
   whole: float  # compilation included
 
 
-def draw_batch(work: Work) -> Arrays:
-  """Returns the same random batch to both sides."""
+def draw_batch(work: Work) -> Batch:
+  """Returns the same random batch to both sides, in numpy."""
   random = np.random.default_rng(0)
   height, width = work.image_size_hw
   image = random.integers(0, 256, (work.batch_size, height, width, 3), np.uint8)
-  patches = random.integers(0, 8, (work.batch_size, height // 8, width // 8), np.uint8)
+  patches = random.integers(0, NUM_PARTS, (work.batch_size, height // 8, width // 8), np.uint8)
   part_labels = patches.repeat(_CELL, 1).repeat(_CELL, 2)[:, : height // 8, : width // 8]
   kept = draw_kept_parts(random, work.batch_size, work.config().data.occlusion)
   person_id = np.arange(work.batch_size, dtype=np.int32) // IMAGES_PER_IDENTITY
-  return Arrays(image, part_labels, keep_mask(part_labels, kept), person_id)
+  return Batch(
+    image=image,
+    part_labels=part_labels,
+    keep_mask=keep_mask(part_labels, kept),
+    person_id=person_id,
+  )
 
 
 class Side(abc.ABC):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By path: the folder of configs need not be importable where a run is started.
+# By path: it is the neighbour of this file, wherever their folder lies.
 _CUHK03 = runpy.run_path(str(Path(__file__).with_name("cuhk03.py")))
 
 
@@ -27,10 +27,7 @@ def get_config(variant: str = "full") -> ConfigDict:
   config = _CUHK03["get_config"]()
   config.name = "custom"
   config.data.dataset = "image_list/my_images"
-  config.published = {}
-  config.published_source = "none: the data set is yours"
-  _CUHK03["apply_variants"](config, variant, _VARIANTS, "configs/custom.py")
-  return config
+  return _CUHK03["with_variants"](config, variant, _VARIANTS, __file__)
 
 
 _VARIANTS = {"full": lambda config: None} | _CUHK03["NETWORK_VARIANTS"]

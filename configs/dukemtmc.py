@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By path: the folder of configs need not be importable where a run is started.
+# By path: it is the neighbour of this file, wherever their folder lies.
 _CUHK03 = runpy.run_path(str(Path(__file__).with_name("cuhk03.py")))
 
 
@@ -25,24 +25,12 @@ def get_config(variant: str = "full") -> ConfigDict:
   config = _CUHK03["get_config"]()
   config.name = "dukemtmc"
   config.data.dataset = "dukemtmc_reid"
-  config.published = {
-    "baseline": {"rank1": 82.7, "mAP": 70.8},
-    "+ part segmentation": {"rank1": 83.9, "mAP": 72.9},
-    "+ semantic adversarial branch": {"rank1": 87.1, "mAP": 76.7},
-    "+ semantic fusion branch, without the adversarial one": {"rank1": 86.7, "mAP": 75.2},
-    "all": {"rank1": 90.0, "mAP": 80.7},
-    "all, re-ranked": {"rank1": 91.8, "mAP": 90.6},
-  }
-  config.published_source = "the authors' read-me: DukeMTMC-reID, ImageNet weights"
-  _CUHK03["apply_variants"](config, variant, _VARIANTS, "configs/dukemtmc.py")
-  return config
+  return _CUHK03["with_variants"](config, variant, _VARIANTS, __file__)
 
 
 def _occluded(config: ConfigDict) -> None:
   config.name = config.name.replace("dukemtmc", "occluded_duke")
   config.data.dataset = "occluded_duke"
-  config.published = {}
-  config.published_source = "the authors published no numbers for Occluded-Duke"
 
 
 _VARIANTS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By path: the folder of configs need not be importable where a run is started.
+# By path: it is the neighbour of this file, wherever their folder lies.
 _CUHK03 = runpy.run_path(str(Path(__file__).with_name("cuhk03.py")))
 
 
@@ -26,10 +26,7 @@ def get_config(variant: str = "v1") -> ConfigDict:
   config = _CUHK03["get_config"]()
   config.name = "msmt17"
   config.data.dataset = "msmt17/v1"
-  config.published = {}
-  config.published_source = "the authors published no numbers for MSMT17"
-  _CUHK03["apply_variants"](config, variant, _VARIANTS, "configs/msmt17.py")
-  return config
+  return _CUHK03["with_variants"](config, variant, _VARIANTS, __file__)
 
 
 def _v2(config: ConfigDict) -> None:

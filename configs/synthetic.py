@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# By path: the folder of configs need not be importable where a run is started.
+# By path: it is the neighbour of this file, wherever their folder lies.
 _CUHK03 = runpy.run_path(str(Path(__file__).with_name("cuhk03.py")))
 
 
@@ -29,10 +29,7 @@ def get_config(variant: str = "small") -> ConfigDict:
   config.loss.diversity_start_epoch = 5
   config.training.num_epochs = 6
   config.evaluation.every_epochs = 3
-  config.published = {}
-  config.published_source = "none: the data set is this project's own"
-  _CUHK03["apply_variants"](config, variant, _VARIANTS, "configs/synthetic.py")
-  return config
+  return _CUHK03["with_variants"](config, variant, _VARIANTS, __file__)
 
 
 def _large(config: ConfigDict) -> None:

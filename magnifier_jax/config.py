@@ -11,11 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
+from magnifier_jax.body_parts import LOWER_PARTS, UPPER_PARTS
 from magnifier_jax.errors import UserError
-
-NUM_PARTS = 8
-UPPER_PARTS = 4  # head, torso, upper arm, lower arm
-LOWER_PARTS = 3  # upper leg, lower leg, foot
 
 
 class ConfigError(UserError):
@@ -32,6 +29,24 @@ class Range(NamedTuple):
     if self.high == math.inf:
       return f"at least {self.low}"
     return f"from {self.low} to {self.high}"
+
+
+def check_path(name: str, value: str, when_empty: str | None = None) -> None:
+  """Refuses a path that says that there is none, and would become a folder of that name.
+
+  Args:
+    name: of the field.
+    value: of the field.
+    when_empty: what '' means; None: it means nothing.
+
+  Raises:
+    ConfigError: with the mend.
+  """
+  if value.lower() in ("none", "null"):
+    mend = "name a folder" if when_empty is None else f"'' means {when_empty}"
+    raise ConfigError(f"{name}: {value!r} is no path; {mend}, and ./{value} is one of that name")
+  if not value.strip() and (value or when_empty is None):
+    raise ConfigError(f"{name}: must name a folder; got {value!r}")
 
 
 Probability = Annotated[float, Range(0.0, 1.0)]
@@ -73,6 +88,7 @@ class InitConfig:
   checkpoint: str  # a whole network: a workdir or a file; in place of the backbone; '' is none
 
   def __post_init__(self):
+    check_path("checkpoint", self.checkpoint, "no checkpoint")
     if not self.backbone:
       raise ConfigError("backbone: must be 'imagenet', 'none', or a file of weights; got ''")
 
@@ -81,8 +97,8 @@ class InitConfig:
 class OcclusionConfig:
   """Which parts the semantic-occluded samples lose."""
 
-  upper_parts: Annotated[int, Range(0, UPPER_PARTS)]  # of head, torso, upper arm, lower arm
-  lower_parts: Annotated[int, Range(0, LOWER_PARTS)]  # of upper leg, lower leg, foot
+  upper_parts: Annotated[int, Range(0, len(UPPER_PARTS))]  # of head, torso, upper arm, lower arm
+  lower_parts: Annotated[int, Range(0, len(LOWER_PARTS))]  # of upper leg, lower leg, foot
   keep_background: bool
   per_image: bool  # False: one draw for the whole batch
 
@@ -124,6 +140,8 @@ class DataConfig:
   occlusion: OcclusionConfig
 
   def __post_init__(self):
+    check_path("manual_dir", self.manual_dir)
+    check_path("data_dir", self.data_dir, "TFDS's own default")
     if any(size % 32 for size in self.image_size_hw):
       raise ConfigError(
         f"image_size_hw: height and width must be multiples of 32, got {self.image_size_hw}"
@@ -189,13 +207,8 @@ class EvaluationConfig:
   save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
   embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network
 
-
-@dataclasses.dataclass(frozen=True)
-class PublishedResult:
-  """A published accuracy to compare with, in percent."""
-
-  rank1: Annotated[float, Range(0.0, 100.0)]
-  mAP: Annotated[float, Range(0.0, 100.0)]
+  def __post_init__(self):
+    check_path("embeddings", self.embeddings, "the images of the data set")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +225,6 @@ class Config:
   optimizer: OptimizerConfig
   training: TrainingConfig
   evaluation: EvaluationConfig
-  published: Mapping[str, PublishedResult]  # row of the published table → its numbers
-  published_source: str
 
   @classmethod
   def from_config_dict(cls, config: Mapping[str, Any]) -> "Config":
@@ -259,9 +270,6 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
   if dataclasses.is_dataclass(hint):
     return _build(hint, value, path)
   origin = typing.get_origin(hint)
-  if origin is Mapping:
-    row_type = typing.get_args(hint)[1]
-    return {key: _build(row_type, row, f"{path}.{key}") for key, row in value.items()}
   if origin is Literal:
     choices = typing.get_args(hint)
     if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):

@@ -1,133 +1,210 @@
-"""Embeds the test people of a data set, on all devices."""
+"""`--mode=evaluate`: a workdir's checkpoint, or saved embeddings → table, metrics.json, report."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from magnifier_jax.config import Config
-from magnifier_jax.data.dataset import ReidDataset, ReidSplit
+from magnifier_jax.config import Config, EvaluationConfig
+from magnifier_jax.data import dataset as dataset_lib
+from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
-from magnifier_jax.evaluation.ranking import Identities
-from magnifier_jax.models.network import Network, Tree
-from magnifier_jax.workdir.metrics_log import Progress, say
+from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
+from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.embedding import Embeddings
+from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
+from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
+from magnifier_jax.report.published import PublishedTable
+from magnifier_jax.report.run_contents import report_data
+from magnifier_jax.train_state import TrainState
+from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
+from magnifier_jax.workdir.metrics_log import say
 
-if TYPE_CHECKING:
-  from magnifier_jax.data.pipeline import EvaluationBatch
-
-_PROGRESS_IMAGES = 2000  # images between two lines of progress
-
-
-class TestEmbeddings(NamedTuple):
-  """Embeddings of both sides of a test."""
-
-  query: Embeddings
-  gallery: Embeddings
+RERANKED = "all, re-ranked"
 
 
-class Evaluator:
-  """Embeds the test people of a data set.
+class EmbeddingsFileError(UserError):
+  """A file of saved embeddings is missing or is not one."""
+
+
+def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+  """Evaluates what a workdir holds and writes `metrics.json` and `report.html` there.
 
   Args:
-    config: of the run; reads `data` and `evaluation`.
-    dataset: with `query` and `gallery`.
-    network: whose embeddings are evaluated.
-    mesh: batches are sharded over it.
+    config: of the run; `config.evaluation` says what to do.
+    workdir: of the run. With `config.evaluation.embeddings` it need not hold a checkpoint.
+
+  Returns:
+    {row of the table: metrics}; the first row is the whole embedding.
 
   Raises:
-    DeviceError: when the devices do not divide the evaluation batch.
+    CheckpointError: when there is no checkpoint that is whole, or one of another config.
+    EmbeddingsFileError: when the file of embeddings cannot be read.
+    ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
   """
-
-  def __init__(self, config: Config, dataset: ReidDataset, network: Network, mesh: Mesh):
-    mesh_lib.check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
-    self._config = config
-    self._dataset = dataset
-    self._mesh = mesh
-    self._network = network
-    self._embed_batch = _compiled_embedding(network, mesh, flip=config.evaluation.flip)
-
-  def embeddings(self, params: Tree, batch_stats: Tree) -> TestEmbeddings:
-    """Embeds both splits; prints progress on large ones."""
-    return TestEmbeddings(
-      *(
-        self._embed_split(split, params, batch_stats)
-        for split in (self._dataset.query, self._dataset.gallery)
-      )
-    )
-
-  def predicted_query_parts(self, params: Tree, batch_stats: Tree) -> np.ndarray | None:
-    """Returns the parts of the first queries, one batch of them.
-
-    Returns:
-      [n, h, w] uint8 in 0…7; None when the network has no part segmentation head.
-    """
-    network = self._network
-
-    def predict(params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array | None:
-      output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
-      logits = output.segmentation_logits
-      return None if logits is None else logits.argmax(axis=-1).astype(jnp.uint8)
-
-    on_all = mesh_lib.replicated(self._mesh)
-    batch = next(self._batches(self._dataset.query))
-    options = mesh_lib.compiler_options(self._mesh, network.dtype, train=False)
-    compiled = jax.jit(predict, out_shardings=on_all, compiler_options=options)
-    parts = compiled(params, batch_stats, batch.image)
-    return None if parts is None else np.asarray(parts)[: len(self._dataset.query)]
-
-  def _embed_split(self, split: ReidSplit, params: Tree, batch_stats: Tree) -> Embeddings:
-    progress = Progress(len(split))
-    reported = 0
-
-    def report(done: int) -> None:
-      nonlocal reported
-      progress.update(done)
-      if done - reported >= _PROGRESS_IMAGES and done < len(split):
-        reported = done
-        say(f"  embedding {split.name}: {done} of {len(split)} images, {progress.left()} left")
-
-    return embed(
-      lambda batch: self._embed_batch(params, batch_stats, batch),
-      self._batches(split),
-      len(split),
-      report,
-    )
-
-  def _batches(self, split: ReidSplit) -> Iterator["EvaluationBatch"]:
-    # Not above: embeddings from a file are evaluated without TensorFlow.
-    from magnifier_jax.data.pipeline import evaluation_batches
-
-    batches = evaluation_batches(split, self._config, jax.process_index(), jax.process_count())
-    return mesh_lib.prefetch(batches, self._mesh)
+  if config.evaluation.embeddings:
+    return _evaluate_saved(config, workdir)
+  dataset = dataset_lib.load(config.data)
+  trained = open_trained_network(workdir, config.evaluation.checkpoint, config)
+  source = provenance(config, trained.record, trained.step, chosen=trained.best)
+  say(f"checkpoint of step {trained.step} in {workdir / 'checkpoints'}")
+  embedder = DatasetEmbedder(config, dataset, trained.network, mesh_lib.data_mesh())
+  say(f"embedding {len(dataset.query)} queries and {len(dataset.gallery)} gallery images")
+  embeddings = embedder.embeddings(trained.params, trained.batch_stats)
+  query, gallery = identities(dataset.query), identities(dataset.gallery)
+  if config.evaluation.save_embeddings and jax.process_index() == 0:
+    path = workdir / "embeddings.npz"
+    _save_embeddings(path, embeddings, query, gallery, source)
+    say(f"embeddings: {path}")
+  return publish(config, source, workdir, dataset, embedder, trained, embeddings)
 
 
-def identities(split: ReidSplit) -> Identities:
-  """Returns who is on each image of a split, and from which camera."""
-  return Identities(split.person_id, split.camera_id)
+def publish(
+  config: Config,
+  source: Provenance,
+  workdir: Path,
+  dataset: ReidDataset,
+  embedder: DatasetEmbedder,
+  state: TrainState | TrainedNetwork,
+  embeddings: TestEmbeddings,
+) -> Mapping[str, RankingMetrics]:
+  """Ranks embeddings in every way that the config asks for, and shows the results."""
+  query, gallery = identities(dataset.query), identities(dataset.gallery)
+  results = rank(embeddings, query, gallery, config.evaluation)
+  show(source, workdir, results)
+  # Every process takes part in predicting the parts; one writes.
+  query_parts = embedder.predicted_query_parts(state.params, state.batch_stats)
+  data = report_data(source, workdir, dataset, embeddings, results, query_parts)
+  if jax.process_index() == 0:
+    from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
+
+    path = workdir / "report.html"
+    write_report(path, data)
+    say(f"report: {path}")
+  return results
 
 
-def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
-  """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated."""
+def rank(
+  embeddings: TestEmbeddings, query: Identities, gallery: Identities, config: EvaluationConfig
+) -> Mapping[str, RankingMetrics]:
+  """Returns {row: metrics}: all branches, re-ranked if asked for, and each branch alone."""
+  whole = [side.whole() for side in embeddings]
+  results = {"all": evaluate_ranking(*whole, query, gallery)}
+  if config.rerank:
+    say("re-ranking")
+    options = RerankingOptions(config.rerank_k1, config.rerank_k2, config.rerank_lambda)
+    results[RERANKED] = evaluate_reranked(*whole, query, gallery, options)
+  if len(embeddings.query.branches) > 1:
+    for branch in embeddings.query.branches:
+      sides = [side.branch(branch) for side in embeddings]
+      results[branch] = evaluate_ranking(*sides, query, gallery)
+  return results
 
-  def embed_images(params: Tree, batch_stats: Tree, images: jax.Array) -> dict[str, jax.Array]:
-    output, _ = network.apply(params, batch_stats, network.normalize(images), train=False)
-    return {name: value.astype(jnp.float32) for name, value in output.embeddings().items()}
 
-  def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:
-    branches = embed_images(params, batch_stats, batch.image)
-    if flip:
-      mirrored = embed_images(params, batch_stats, batch.image[:, :, ::-1])
-      branches = jax.tree.map(jnp.add, branches, mirrored)
-    return EmbeddedBatch(branches, batch.index, batch.mask)
+def show(source: Provenance, workdir: Path, results: Mapping[str, RankingMetrics]) -> None:
+  """Prints the table of results beside the published ones, and writes `metrics.json`."""
+  say("\n" + results_table(results, source.published(), source.notes()))
+  if jax.process_index() == 0:
+    path = workdir / "metrics.json"
+    rows = {name: metrics.summary() for name, metrics in results.items()}
+    replacement = path.with_suffix(".tmp")
+    replacement.write_text(json.dumps(source.head() | rows, indent=2) + "\n")
+    os.replace(replacement, path)
+    say(f"metrics: {path}")
 
-  on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
-  return jax.jit(
-    embed_batch,
-    in_shardings=(on_all, on_all, over_batch),
-    out_shardings=on_all,
-    compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=False),
+
+def results_table(
+  results: Mapping[str, RankingMetrics], published: PublishedTable, notes: Sequence[str]
+) -> str:
+  """Returns a text table in percent, the published rows below ours from the weakest to the best.
+
+  Args:
+    results: {row: metrics}.
+    published: may be empty.
+    notes: what must be known about the results, lines between ours and the published ones.
+  """
+  columns = [name for name in HEADINGS if name != "mAP_trapezoid"]
+  width = 2 + max(len(name) for name in (*results, *published.rows))
+
+  def line(name: str, percents: Mapping[str, float]) -> str:
+    cells = (f"{percents[c]:9.1f}" if c in percents else f"{'–':>9}" for c in columns)
+    return f"{name:<{width}}" + "".join(cells)
+
+  lines = [f"{'%':<{width}}" + "".join(f"{HEADINGS[name]:>9}" for name in columns)]
+  for name, metrics in results.items():
+    lines.append(line(name, {key: 100 * value for key, value in metrics.summary().items()}))
+  first = next(iter(results.values()))
+  lines.append(
+    f"{first.num_queries} queries; {first.num_skipped_queries} left out, without a match"
   )
+  lines += notes
+  if published.rows:
+    lines.append(f"published ({published.source}):")
+  for name, row in sorted(published.rows.items(), key=lambda item: item[1].mAP):
+    lines.append(line(name, {metric: getattr(row, metric) for metric in PUBLISHED}))
+  return "\n".join(lines)
+
+
+def _save_embeddings(
+  path: Path,
+  embeddings: TestEmbeddings,
+  query: Identities,
+  gallery: Identities,
+  source: Provenance,
+) -> None:
+  arrays = {"provenance": np.array(json.dumps(source._asdict()))}
+  for side, vectors, who in zip(("query", "gallery"), embeddings, (query, gallery)):
+    arrays |= {f"{side}/branch/{name}": values for name, values in vectors.branches.items()}
+    arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
+  replacement = path.with_suffix(".tmp.npz")
+  np.savez(replacement, **arrays)
+  os.replace(replacement, path)
+
+
+def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+  path = Path(config.evaluation.embeddings)
+  embeddings, query, gallery, source = load_embeddings(path)
+  say(f"embeddings of {path}: {len(query.person_id)} queries, {len(gallery.person_id)} in gallery")
+  results = rank(embeddings, query, gallery, config.evaluation)
+  workdir.mkdir(parents=True, exist_ok=True)
+  show(source or unknown_provenance(config), workdir, results)
+  return results
+
+
+def load_embeddings(
+  path: Path,
+) -> tuple[TestEmbeddings, Identities, Identities, Provenance | None]:
+  """Reads a file that `config.evaluation.save_embeddings` wrote.
+
+  Returns:
+    The embeddings, the identities of the queries and of the gallery, and where they come from; an
+    earlier version did not write the last.
+
+  Raises:
+    EmbeddingsFileError: when it is missing, damaged, or of other contents.
+  """
+  try:
+    with np.load(path) as arrays:
+      sides = [_read_side(arrays, side) for side in ("query", "gallery")]
+      written = str(arrays["provenance"]) if "provenance" in arrays else None
+      source = Provenance(**json.loads(written)) if written else None
+  except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    raise EmbeddingsFileError(
+      f"config.evaluation.embeddings: cannot read {path} as saved embeddings ({error}); write "
+      "one with --mode=evaluate --config.evaluation.save_embeddings=True"
+    ) from error
+  (query_vectors, query), (gallery_vectors, gallery) = sides
+  return TestEmbeddings(query_vectors, gallery_vectors), query, gallery, source
+
+
+def _read_side(arrays: Mapping[str, np.ndarray], side: str) -> tuple[Embeddings, Identities]:
+  prefix = f"{side}/branch/"
+  branches = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+  if not branches:
+    raise KeyError(f"no {prefix}…")
+  return Embeddings(branches), Identities(arrays[f"{side}/person_id"], arrays[f"{side}/camera_id"])

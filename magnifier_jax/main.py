@@ -3,13 +3,16 @@
 import logging as python_logging
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from magnifier_jax.config_argument import last_line
+from magnifier_jax.devices.failure import end_run
 from magnifier_jax.devices.host_memory import restart_with_huge_pages
 from magnifier_jax.devices.preemption import EXIT_CODE, Preempted, Preemption
 from magnifier_jax.devices.processes import CLUSTERS, Launch, initialize
@@ -73,7 +76,7 @@ def main(argv: list[str], preemption: Preemption) -> None:
 
     train(config, workdir, preemption)
   else:
-    from magnifier_jax.evaluate_run import evaluate_run
+    from magnifier_jax.evaluate import evaluate_run
 
     evaluate_run(config, workdir)
 
@@ -84,15 +87,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     message = str(error)
-    _exit(last_line(error) if "Traceback" in message else message)
+    _exit(f"error: {last_line(error) if 'Traceback' in message else message}")
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # config_flags lets these through when it loads the file and sets the fields.
-    _exit(f"--config: {last_line(error)}")
+    _exit(f"error: --config: {last_line(error)}")
 
 
-def _exit(message: str) -> None:
-  print(f"error: {message}", file=sys.stderr)
-  sys.exit(2)
+def _exit(message: str, code: int = 2) -> NoReturn:
+  end_run(code, message)
+  print(message, file=sys.stderr)
+  sys.exit(code)
 
 
 def _run(argv: list[str]) -> None:
@@ -104,13 +108,15 @@ def _run(argv: list[str]) -> None:
   try:
     main(argv, preemption)
   except UserError as error:
-    _exit(str(error))
+    _exit(f"error: {error}")
   except Preempted as end:
     print(end, file=sys.stderr)
     sys.exit(EXIT_CODE)
   except KeyboardInterrupt:
-    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-    sys.exit(130)
+    _exit("interrupted; the same command goes on from the last checkpoint", 130)
+  except Exception:
+    end_run(1, traceback.format_exc(), may_be_a_consequence=True)
+    raise
 
 
 def cli() -> None:

@@ -1,5 +1,15 @@
-"""The training loop: restore → evaluate → batch → step → log → save and evaluate."""
+"""The training loop. Its order is fixed:
 
+1. Restore the newest whole checkpoint, or draw weights and read what `config.init` names.
+2. Write `config.json`; cut the log back to the restored step.
+3. Evaluate, if the run is fresh and the config asks for it, or if it was stopped between a
+   checkpoint and its evaluation.
+4. For each step: take a batch, update, check and log the losses of the step before.
+5. Where an epoch ends that is to be evaluated, or SIGTERM came: save, then evaluate.
+6. At the end: rank in every way that the config asks for; write `metrics.json` and `report.html`.
+"""
+
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
@@ -14,20 +25,21 @@ from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.preemption import Preempted, Preemption
+from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
 from magnifier_jax.errors import UserError
-from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
-from magnifier_jax.evaluate_run import publish
+from magnifier_jax.evaluate import publish
+from magnifier_jax.evaluation.metric_names import HEADINGS
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
-from magnifier_jax.interop.initialization import initialize
+from magnifier_jax.report.provenance import provenance
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
-  Batch,
   StepMetrics,
   Trainer,
-  TrainState,
   compile_step,
   create_trainer,
   draw_state,
 )
+from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import (
   Checkpoints,
   RunRecord,
@@ -62,7 +74,7 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
     ConfigError, SourceError, DeviceError: when the run cannot start.
   """
   try:
-    return _Run(config, workdir, preemption or Preemption()).run()
+    return _make_run(config, workdir, preemption or Preemption()).run()
   except Exception as error:
     reason = full_disk_reason(error)
     if reason is None:
@@ -73,33 +85,52 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
     ) from error
 
 
+def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
+  """Opens the data and builds the network of a run; nothing is written in its workdir yet.
+
+  Raises:
+    ConfigError, SourceError, DeviceError: when the run cannot start.
+  """
+  mesh = mesh_lib.data_mesh()
+  mesh_lib.check_batch_size(
+    config.data.batch_size, mesh, "config.data: identities_per_batch × images_per_identity"
+  )
+  dataset = dataset_lib.load(config.data)
+  for note in train_sampler(dataset, config).notes():
+    say(f"note: {note}")
+  epoch = steps_per_epoch(config, dataset)
+  trainer = create_trainer(config, dataset.train.num_people, epoch, mesh)
+  embedder = DatasetEmbedder(config, dataset, trainer.network, mesh)
+  return _Run(config, workdir, preemption, mesh, dataset, epoch, trainer, embedder)
+
+
+@dataclasses.dataclass
 class _Run:
   """What the parts of one training run share."""
 
-  def __init__(self, config: Config, workdir: Path, preemption: Preemption):
-    self.config = config
-    self.workdir = workdir
-    self.preemption = preemption
-    self.mesh = mesh_lib.data_mesh()
-    mesh_lib.check_batch_size(
-      config.data.batch_size,
-      self.mesh,
-      "config.data: identities_per_batch × images_per_identity",
-    )
-    self.dataset = dataset_lib.load(config.data)
-    for note in train_sampler(self.dataset, config).notes():
-      say(f"note: {note}")
-    self.steps_per_epoch = steps_per_epoch(config, self.dataset)
-    self.num_steps = config.training.num_epochs * self.steps_per_epoch
-    num_people = self.dataset.train.num_people
-    self.trainer: Trainer = create_trainer(config, num_people, self.steps_per_epoch, self.mesh)
-    self.evaluator = Evaluator(config, self.dataset, self.trainer.network, self.mesh)
-    self.record: RunRecord = run_record(config, num_people, self.steps_per_epoch)
-    workdir.mkdir(parents=True, exist_ok=True)
-    self.checkpoints = Checkpoints(workdir, config.training.keep_checkpoints)
+  config: Config
+  workdir: Path  # `run` makes it
+  preemption: Preemption
+  mesh: Mesh
+  dataset: ReidDataset
+  steps_per_epoch: int
+  trainer: Trainer  # for as many people as the data set has
+  embedder: DatasetEmbedder  # of the trainer's network, on the data set
+  checkpoints: Checkpoints = dataclasses.field(init=False)  # opened by `run`
+  log: MetricsLog = dataclasses.field(init=False)  # opened by `run`
+
+  @property
+  def num_steps(self) -> int:
+    return self.config.training.num_epochs * self.steps_per_epoch
+
+  @property
+  def record(self) -> RunRecord:
+    return run_record(self.config, self.dataset.train.num_people, self.steps_per_epoch)
 
   def run(self) -> RankingMetrics:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    self.checkpoints = Checkpoints(self.workdir, self.config.training.keep_checkpoints)
     state = self._restore_or_init()
     first_step = int(state.step)
     _write_config(self.workdir, self.record)
@@ -119,8 +150,11 @@ class _Run:
     self.checkpoints.close()
     self.log.close()
     if embeddings is None:
-      embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
-    results = publish(self.config, self.workdir, self.dataset, self.evaluator, state, embeddings)
+      embeddings = self.embedder.embeddings(state.params, state.batch_stats)
+    source = provenance(self.config, self.record, int(state.step), chosen=False)
+    results = publish(
+      self.config, source, self.workdir, self.dataset, self.embedder, state, embeddings
+    )
     metrics = next(iter(results.values()))
     if untrained is not None:
       say(f"\nuntrained  {format_summary(untrained)}")
@@ -151,7 +185,7 @@ class _Run:
     )
     progress = Progress(self.num_steps, first_step)
     in_flight: tuple[int, StepMetrics] | None = None
-    global_batches = mesh_lib.prefetch((Batch(*batch) for batch in batches), self.mesh)
+    global_batches = mesh_lib.prefetch(batches, self.mesh)
     update = None
     for step, batch in enumerate(global_batches, start=first_step + 1):
       update = update or compile_step(self.trainer, state, batch)
@@ -251,7 +285,7 @@ class _Run:
       f"evaluating ({when}): {len(self.dataset.query)} queries, "
       f"{len(self.dataset.gallery)} gallery images"
     )
-    embeddings = self.evaluator.embeddings(state.params, state.batch_stats)
+    embeddings = self.embedder.embeddings(state.params, state.batch_stats)
     metrics = evaluate_ranking(
       *(side.whole() for side in embeddings),
       identities(self.dataset.query),
@@ -283,7 +317,9 @@ def format_summary(metrics: RankingMetrics) -> str:
   """Returns the numbers that matter most, in percent, on one line."""
   summary = metrics.summary()
   names = ("rank1", "rank5", "rank10", "mAP", "mINP")
-  line = "  ".join(f"{name} {100 * summary[name]:.1f} %" for name in names if name in summary)
+  line = "  ".join(
+    f"{HEADINGS[name]} {100 * summary[name]:.1f} %" for name in names if name in summary
+  )
   if metrics.num_skipped_queries:
     line += f"  ({metrics.num_skipped_queries} queries without a match left out)"
   return line

@@ -1,6 +1,5 @@
-"""The training state, and one update of it: losses, gradient, optimiser, under jit on a mesh."""
+"""One update of the training state: losses, gradient, optimiser, under jit on a mesh."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,29 +12,13 @@ from magnifier_jax import losses
 from magnifier_jax.config import Config, LossConfig
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.host_memory import release_freed_memory
-from magnifier_jax.models.cpu.computation_order import not_before
+from magnifier_jax.models.cpu.computation_order import all_not_before
 from magnifier_jax.models.magnifier_net import MagnifierNetOutput
-from magnifier_jax.models.network import Network, Tree, create_network
+from magnifier_jax.models.network import Network, create_network
 from magnifier_jax.models.parts import resize_nearest
+from magnifier_jax.models.platforms import cpu_or_default
 from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
-
-
-class TrainState(NamedTuple):
-  """All that an update changes: plain nested dicts of arrays."""
-
-  step: jax.Array  # [] int32, updates done
-  params: Tree
-  batch_stats: Tree
-  opt_state: optax.OptState
-
-
-class Batch(NamedTuple):
-  """A global training batch; `magnifier_jax.data` makes it."""
-
-  image: jax.Array  # [B, H, W, 3] uint8
-  part_labels: jax.Array  # [B, H/8, W/8] uint8 in 0…7
-  keep_mask: jax.Array  # [B, H/16, W/16] uint8, 0 where an occluded part lies
-  person_id: jax.Array  # [B] int32 in 0…N−1
+from magnifier_jax.train_state import Batch, TrainState, Tree
 
 
 class LossTerms(NamedTuple):
@@ -96,7 +79,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
       output, batch_stats = network.apply(
         params,
         state.batch_stats,
-        network.normalize(batch.image),
+        batch.image,
         batch.part_labels,
         batch.keep_mask,
         train=True,
@@ -107,9 +90,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     grads, (terms, batch_stats) = jax.grad(loss_function, has_aux=True)(state.params)
     grad_norm = optax.tree.norm(grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    # Otherwise parameters would be updated where they lie, the donated state, when some layer's
-    # gradient may still need them, and XLA would copy all of them first: 172 MB for a ResNet-50.
-    updates = jax.tree.map(functools.partial(not_before, grad_norm), updates)
+    updates = cpu_or_default(grad_norm, updates, cpu=all_not_before, default=lambda _, tree: tree)
     params = optax.apply_updates(state.params, updates)
     metrics = StepMetrics(terms, grad_norm)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics

@@ -18,9 +18,10 @@ from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.pipeline import train_batches
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.processes import Launch, initialize
-from magnifier_jax.evaluate import Evaluator, identities
+from magnifier_jax.embed_dataset import DatasetEmbedder, identities
 from magnifier_jax.evaluation.ranking import evaluate_ranking
-from magnifier_jax.train_step import Batch, TrainState, create_trainer
+from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_step import create_trainer
 from magnifier_jax.workdir.checkpoints import Checkpoints, abstract_state, run_record
 
 from .shallow_network import shallow_resnet18
@@ -83,7 +84,7 @@ class Run:
       jax.process_count(),
     )
     reported = []
-    for batch in mesh_lib.prefetch((Batch(*rows) for rows in local), self.mesh):
+    for batch in mesh_lib.prefetch(local, self.mesh):
       state, metrics = self.trainer.step(state, batch)
       terms = jax.tree.leaves(jax.device_get(metrics))
       reported.append(np.concatenate([np.ravel(term) for term in terms]))
@@ -91,8 +92,8 @@ class Run:
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
     """Returns the metrics of a state."""
-    evaluator = Evaluator(self.config, self.dataset, self.trainer.network, self.mesh)
-    embeddings = evaluator.embeddings(state.params, state.batch_stats)
+    embedder = DatasetEmbedder(self.config, self.dataset, self.trainer.network, self.mesh)
+    embeddings = embedder.embeddings(state.params, state.batch_stats)
     sides = (self.dataset.query, self.dataset.gallery)
     metrics = evaluate_ranking(
       *(side.whole() for side in embeddings), *(identities(side) for side in sides)

@@ -13,7 +13,7 @@ from magnifier_jax import config as config_lib
 from magnifier_jax.config import Config, ConfigError
 
 ROWS = ["baseline", "part_segmentation", "adversarial", "fusion", "no_diversity", "all"]
-NETWORKS = [*ROWS, "paper", "small", "small,baseline", "fusion,small"]
+NETWORKS = [*ROWS, "authors", "paper", "small", "small,baseline", "fusion,small"]
 VARIANTS = {
   "cuhk03": ["labeled", "detected", *NETWORKS, "detected,small"],
   "custom": ["full", *NETWORKS],
@@ -41,7 +41,7 @@ def test_variant_is_valid(file: str, variant: str):
 def test_variants_of_a_file_have_names_of_their_own(file: str):
   """A run's name is its default folder."""
   get_config = importlib.import_module(f"configs.{file}").get_config
-  names = [get_config(variant).name for variant in (*ROWS, "paper")]
+  names = [get_config(variant).name for variant in (*ROWS, "authors", "paper")]
   assert len(set(names)) == len(names)
   assert get_config("all").name == get_config().name
   assert get_config("small,baseline").name == f"{get_config('small').name}_baseline"
@@ -86,6 +86,24 @@ def test_wrong_field_is_named(field: str, value: typing.Any, message: str):
     target = target[group]
   target[name] = value
   with pytest.raises(ConfigError, match=message):
+    Config.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("data.data_dir", "None", "'None' is no path; '' means TFDS's own default, and ./None is one"),
+    ("data.data_dir", " ", "must name a folder; got ' '"),
+    ("data.manual_dir", "none", "'none' is no path; name a folder"),
+    ("data.manual_dir", "", "must name a folder; got ''"),
+    ("init.checkpoint", "None", "'None' is no path; '' means no checkpoint"),
+    ("evaluation.embeddings", "null", "'null' is no path; '' means the images of the data set"),
+  ],
+)
+def test_a_path_that_names_nothing_is_refused(field: str, value: str, message: str):
+  config = get_config()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ConfigError, match=f"^config.{field}: {message}"):
     Config.from_config_dict(config)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from magnifier_jax.devices.mesh import data_mesh, replicated
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 
 from .data.noise_tree import write_tree
 from .five_steps import RESULT, Run, Trained, make_config

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,9 +18,9 @@ from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.mesh import DeviceError
 from magnifier_jax.devices.preemption import Preempted, Preemption
-from magnifier_jax.evaluate_run import EmbeddingsFileError, evaluate_run
+from magnifier_jax.evaluate import EmbeddingsFileError, evaluate_run
 from magnifier_jax.train import DivergenceError, train
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.workdir.disk_space import DiskFullError
 from magnifier_jax.workdir.metrics_log import read_records
@@ -96,7 +97,8 @@ def assert_same_bits(a: Any, b: Any) -> None:
 def test_run_leaves_its_results(finished: Path):
   assert [record["step"] for record in losses(finished)] == [1, 2, 3, 4]
   metrics = json.loads((finished / "metrics.json").read_text())
-  assert list(metrics)[3:] == ["all", "global", "adversarial", "fusion"]
+  rows = [name for name, value in metrics.items() if isinstance(value, dict)]
+  assert rows == ["all", "global", "adversarial", "fusion"]
   assert 0 < metrics["all"]["mAP"] <= 1
   assert metrics["all"]["num_queries"] == 4
   assert "<html" in (finished / "report.html").read_text()
@@ -223,6 +225,60 @@ def test_saved_embeddings_are_ranked_without_images(
   config = make_config(evaluation__embeddings=str(file), data__manual_dir="/nowhere")
   again = evaluate_run(config, tmp_path)
   assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
+
+
+def test_embeddings_say_where_they_come_from(
+  finished: Path, make_config: MakeConfig, tmp_path: Path
+):
+  """The config of the ranking may be of another run; what is said is of the embeddings."""
+  evaluate_run(make_config(evaluation__save_embeddings=True, evaluation__flip=True), finished)
+  path = finished / "embeddings.npz"
+
+  def said(path: Path) -> list[Any]:
+    evaluate_run(make_config(evaluation__embeddings=str(path), name="other"), tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    return [metrics[name] for name in ("config", "step", "flip")]
+
+  assert said(path) == ["cuhk03_small", 4, True]
+  with np.load(path) as arrays:  # an earlier version did not write it
+    np.savez(tmp_path / "old.npz", **{k: v for k, v in arrays.items() if k != "provenance"})
+  assert said(tmp_path / "old.npz") == ["other", None, False]
+
+
+def test_that_the_test_people_chose_the_checkpoint_is_said_everywhere(
+  finished: Path, make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+  shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+  evaluate_run(make_config(evaluation__checkpoint="best"), tmp_path)
+  note = "The test people chose this checkpoint"
+  assert note in capsys.readouterr().out
+  assert note in (tmp_path / "report.html").read_text()
+  metrics = json.loads((tmp_path / "metrics.json").read_text())
+  assert metrics["checkpoint_chosen_on"] == "test people"
+
+
+def test_validation_people_do_not_stand_beside_published_numbers(
+  make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+  config = make_config(
+    data__validation_people=1, data__identities_per_batch=2, training__num_epochs=1
+  )
+  train(config, tmp_path)
+  note = "Measured on 1 training people"
+  report = (tmp_path / "report.html").read_text()
+  said = capsys.readouterr().out
+  assert note in said
+  assert note in report
+  assert "82.4" not in said + report
+  assert json.loads((tmp_path / "metrics.json").read_text())["validation_people"] == 1
+  # The same network on the test people.
+  evaluate_run(make_config(data__identities_per_batch=2), tmp_path)
+  report = (tmp_path / "report.html").read_text()
+  assert "82.4" in capsys.readouterr().out
+  assert "82.4" in report
+  differences = " ".join(re.sub("<.*?>", " ", report).split())
+  assert "data.validation_people: 1 (the authors: 0)" in differences
+  assert json.loads((tmp_path / "metrics.json").read_text())["validation_people"] == 0
 
 
 def test_flip_and_reranking_are_rows_of_their_own(

@@ -1,24 +1,22 @@
 """Config variants × seeds, trained one after the other and compared."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from magnifier_jax.comparison.output_files import SUFFIXES, write_comparison
-from magnifier_jax.comparison.run_clock import RunClock, RunTimes, format_duration
+from magnifier_jax.comparison.run_clock import RunClock, RunTimes
 from magnifier_jax.comparison.runs import RunResult, compare, read_run, result_fields
 from magnifier_jax.comparison.tables import as_text
 from magnifier_jax.comparison.training_process import run_training
 from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
+from magnifier_jax.workdir.metrics_log import format_duration
 
 _SHOWN_LINES = 3  # of a failed run's console
-_TERMINAL_SECONDS = 1.0  # between two changes of a terminal's last line
-
-# (arguments of `magnifier_jax.main`, log file, callback for each line) → exit code
-Runner = Callable[[Sequence[str], Path, Callable[[str], None]], int]
+_FOLLOW_SECONDS = 1.0  # between two looks at how far a run is
 
 
 class AblationError(UserError):
@@ -92,16 +90,12 @@ class Ablation:
     runs: in their order.
     output: gets the comparison, after every run.
     console: lines go there; on a terminal the last one follows the run.
-    runner: of one run.
   """
 
-  def __init__(
-    self, runs: Sequence[PlannedRun], output: Path, console: TextIO, runner: Runner = run_training
-  ):
+  def __init__(self, runs: Sequence[PlannedRun], output: Path, console: TextIO):
     self._runs = runs
     self._output = output
     self._console = console
-    self._runner = runner
     self._times = RunTimes()
 
   def run(self) -> list[PlannedRun]:
@@ -133,19 +127,23 @@ class Ablation:
     return f"{as_text(comparisons)}\nwritten: {self._output}/comparison{{{','.join(suffixes)}}}"
 
   def _run_one(self, run: PlannedRun, label: str, later: Sequence[str]) -> bool:
-    clock, last_lines, shown = RunClock(), [], 0.0
+    clock, last_lines = RunClock(run.workdir, run.config.training.num_epochs), []
+    looked = time.monotonic()
     log = run.workdir / "console.log"
     self._say(f"{label}: started, {log}")
 
     def on_line(line: str) -> None:
-      nonlocal shown
+      nonlocal looked
       last_lines[:] = [*last_lines, line][-_SHOWN_LINES:]
-      if clock.read(line) and time.monotonic() - shown >= _TERMINAL_SECONDS:
-        shown = time.monotonic()
-        self._follow(f"{label}: {line.split('  ')[0]}, {self._left(clock, later)}")
+      if time.monotonic() - looked >= _FOLLOW_SECONDS:
+        looked = time.monotonic()
+        clock.read()
+        epochs = f"epoch {clock.epoch:.2f} of {run.config.training.num_epochs}"
+        self._follow(f"{label}: {epochs}, {self._left(clock, later)}")
 
-    exit_code = self._runner(run.arguments, log, on_line)
+    exit_code = run_training(run.arguments, log, on_line)
     self._follow("")
+    clock.read()
     result = finished_result(run)
     took = format_duration(clock.elapsed)
     if exit_code == 0 and result is not None:
@@ -183,6 +181,8 @@ def finished_result(run: PlannedRun) -> RunResult | None:
   finished = (
     result.steps_per_epoch is not None
     and result.step == run.config.training.num_epochs * result.steps_per_epoch
+    and not result.chosen_on
+    and result.validation_people == run.config.data.validation_people
     and result_fields(result.config) == result_fields(wanted)
     # It is written after the numbers; an older one is of fewer epochs.
     and report.exists()

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison.page import accuracy_chart, render_page
-from magnifier_jax.comparison.runs import CompareError, Comparison
+from magnifier_jax.comparison.runs import CompareError, RunComparison
 from magnifier_jax.comparison.tables import as_json, as_markdown
 
 SUFFIXES = (".md", ".json", ".html", ".svg")
 
 
-def write_comparison(comparisons: Sequence[Comparison], path: Path) -> None:
+def write_comparison(comparisons: Sequence[RunComparison], path: Path) -> None:
   """Writes a comparison in the format that the name of the file asks for, whole or not at all.
 
   Args:
@@ -43,7 +43,7 @@ def check_suffix(path: Path) -> None:
     raise CompareError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
 
 
-def _content(comparisons: Sequence[Comparison], path: Path) -> str:
+def _content(comparisons: Sequence[RunComparison], path: Path) -> str:
   if path.suffix == ".md":
     return as_markdown(comparisons)
   if path.suffix == ".json":

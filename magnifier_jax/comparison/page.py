@@ -5,26 +5,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from magnifier_jax.comparison.runs import WHOLE, Comparison, Group, Statistic
-from magnifier_jax.comparison.tables import METRICS, conventions, switches, tables
-from magnifier_jax.report.figures import BarSeries, Chart, bar_chart
+from magnifier_jax.comparison.runs import WHOLE, Group, RunComparison, Statistic
+from magnifier_jax.comparison.tables import conventions, switches, tables
+from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
+from magnifier_jax.report.charts import BarSeries, Chart, bar_chart
 from magnifier_jax.report.html_templates import template_environment
 
 
-def accuracy_chart(comparison: Comparison) -> Chart:
+def accuracy_chart(comparison: RunComparison) -> Chart:
   """Draws the whole embedding's accuracies beside the published ones."""
   return bar_chart(
     "The whole embedding",
     "accuracy (%)",
     [group.name for group in comparison.groups],
     [
-      _series(name, comparison, WHOLE, metric, with_published=True)
-      for metric, name in METRICS.items()
+      _series(HEADINGS[metric], comparison, WHOLE, metric, with_published=True)
+      for metric in PUBLISHED
     ],
   )
 
 
-def branch_chart(comparison: Comparison) -> Chart | None:
+def branch_chart(comparison: RunComparison) -> Chart | None:
   """Draws the mAP of every branch alone; None when no run has branches."""
   if len(comparison.rows) == 1:
     return None
@@ -37,7 +38,7 @@ def branch_chart(comparison: Comparison) -> Chart | None:
 
 
 def _series(
-  name: str, comparison: Comparison, row: str, metric: str, with_published: bool = False
+  name: str, comparison: RunComparison, row: str, metric: str, with_published: bool = False
 ) -> BarSeries:
   groups = comparison.groups
   measured = [_statistic(group, row, metric) for group in groups]
@@ -56,7 +57,7 @@ def _statistic(group: Group, row: str, metric: str) -> Statistic:
   return group.statistic(row, metric)
 
 
-def render_page(comparisons: Sequence[Comparison]) -> str:
+def render_page(comparisons: Sequence[RunComparison]) -> str:
   """Returns the comparison as one HTML page that asks for nothing outside itself."""
   environment = template_environment("magnifier_jax.comparison", "magnifier_jax.report")
   test_sets = [

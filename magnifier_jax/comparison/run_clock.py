@@ -1,48 +1,54 @@
-"""How long training runs take: one from what it prints, several from those that have ended."""
+"""How long training runs take: one from what it logs, several from those that have ended."""
 
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-_STEP = re.compile(r"step (\d+)/(\d+) ")
-_RESUMED = re.compile(r"resuming from step (\d+) ")
+from magnifier_jax.workdir.metrics_log import MetricsFileError, read_records
 
 
 class RunClock:
-  """How far a run is, from the lines that it prints.
+  """How far a run is, from the `metrics.jsonl` that it writes.
 
   Args:
-    now: the clock, in seconds.
+    workdir: of the run; what an earlier part of it has logged is not of this clock.
+    num_epochs: of the whole run.
   """
 
-  def __init__(self, now: Callable[[], float] = time.monotonic):
-    self._now = now
-    self._start = now()
-    self._first_step = self._step = self._num_steps = 0
+  def __init__(self, workdir: Path, num_epochs: int):
+    self._workdir = workdir
+    self._num_epochs = num_epochs
+    self._start = time.monotonic()
+    self._first = self.epoch = self._logged()
 
-  def read(self, line: str) -> bool:
-    """Takes in a line of the console; returns whether it says how far the run is."""
-    if match := _RESUMED.match(line):
-      self._first_step = self._step = int(match[1])
-    elif match := _STEP.match(line):
-      self._step, self._num_steps = int(match[1]), int(match[2])
-      return True
-    return False
+  def read(self) -> None:
+    """Looks at how far the run is."""
+    self.epoch = self._logged()
+    # A run that goes on from a checkpoint first drops what was logged after it.
+    self._first = min(self._first, self.epoch)
 
   @property
   def elapsed(self) -> float:
     """Seconds since the run started, or went on."""
-    return self._now() - self._start
+    return time.monotonic() - self._start
 
   def whole(self) -> float | None:
     """Returns the seconds that the whole run takes at its pace; None before a step is known."""
-    done = self._step - self._first_step
-    return self.elapsed * self._num_steps / done if done > 0 else None
+    done = self.epoch - self._first
+    return self.elapsed * self._num_epochs / done if done > 0 else None
 
   def left(self) -> float | None:
     """Returns the seconds until its last step; None before a step is known."""
     whole = self.whole()
-    return None if whole is None else whole * (1 - self._step / self._num_steps)
+    return None if whole is None else whole * (1 - self.epoch / self._num_epochs)
+
+  def _logged(self) -> float:
+    """Returns the last epoch in the log, with its fraction; 0 where there is none."""
+    try:
+      records = read_records(self._workdir)
+    except MetricsFileError:  # the run itself says so, and ends
+      records = []
+    return next((record["epoch"] for record in reversed(records) if "epoch" in record), 0.0)
 
 
 class RunTimes:
@@ -72,11 +78,3 @@ class RunTimes:
     if default is None:
       return None
     return sum(means.get(variant, default) for variant in variants)
-
-
-def format_duration(seconds: float | None) -> str:
-  """Returns 'h:mm:ss'; '?' for what is not known."""
-  if seconds is None:
-    return "?"
-  whole = round(seconds)
-  return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from magnifier_jax.config import PublishedResult
 from magnifier_jax.errors import UserError
-from magnifier_jax.interop.workdir_weights import ORIGIN
-from magnifier_jax.report.reference_settings import (
-  differences_from_reference,
-  leaves,
+from magnifier_jax.report.published import (
+  PublishedResult,
+  PublishedTable,
   published_row,
+  published_table,
 )
+from magnifier_jax.report.reference_settings import differences_from_reference, leaves
 from magnifier_jax.workdir.checkpoints import FREE_FIELDS, Checkpoints
 from magnifier_jax.workdir.metrics_log import read_records
+from magnifier_jax.workdir.old_records import with_todays_fields
+from magnifier_jax.workdir.origin import ORIGIN
 
 WHOLE = "all"  # the row of the whole embedding
 
@@ -25,10 +27,7 @@ WHOLE = "all"  # the row of the whole embedding
 _RESULT_FIELDS = ("data.validation_people", "evaluation.flip", "evaluation.rerank")
 
 # What is read of a stored config by name. Other fields may be missing in one of an earlier version.
-_NEEDED = frozenset(
-  {"name", "seed", "model", "data", "loss", "training", "evaluation", "published"}
-  | {"published_source"}
-)
+_NEEDED = frozenset({"name", "seed", "model", "data", "loss", "training", "evaluation"})
 
 
 class CompareError(UserError):
@@ -49,9 +48,12 @@ class RunResult:
 
   Attributes:
     workdir: of the run.
-    config: nested, as it was stored.
-    step: updates done; None for saved embeddings.
+    config: nested, as it was trained and evaluated.
+    step: updates done; None where it is not known.
     steps_per_epoch: of its training; None where nothing was trained.
+    validation_people: how many training people it was measured on; 0 for the test people.
+    chosen_on: whose mAP chose the checkpoint, 'test people' or 'validation people'; '' for the
+      newest one.
     rows: {row: {metric: fraction}}; the whole embedding is 'all'.
     untrained: {metric: fraction} of the whole embedding before the first update, if measured.
     initial_weights: where its weights came from, with the SHA-256 of a file; None if drawn.
@@ -61,6 +63,8 @@ class RunResult:
   config: Mapping[str, Any]
   step: int | None
   steps_per_epoch: int | None
+  validation_people: int
+  chosen_on: str
   rows: Mapping[str, Mapping[str, float]]
   untrained: Mapping[str, float] | None
   initial_weights: Mapping[str, Any] | None
@@ -69,6 +73,18 @@ class RunResult:
   def seed(self) -> int:
     """The seed of the run."""
     return self.config["seed"]
+
+  @property
+  def test_set(self) -> str:
+    """The data set, and the people if they are not the test people."""
+    dataset = self.config["data"]["dataset"]
+    people = self.validation_people
+    return f"{dataset}, {people} validation people" if people else dataset
+
+  @property
+  def published(self) -> PublishedTable:
+    """The published accuracies that may stand beside the run's."""
+    return published_table(self.config["data"]["dataset"], self.validation_people)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +139,18 @@ class Group:
       return None
     return _statistic([summary.get(metric, math.nan) for summary in measured])
 
+  @property
+  def chosen_on(self) -> str:
+    """Whose mAP chose the checkpoints; '' for the newest ones."""
+    return self.runs[0].chosen_on
+
+  def published_row(self, row: str) -> str:
+    """Returns the name of the published row that measures the same as a row of results, or ''."""
+    return published_row(self.config, row, self.runs[0].published)
+
   def published(self, row: str) -> PublishedResult | None:
     """Returns the published numbers, in percent, of what a row of results measures."""
-    name = published_row(self.config, row)
-    return PublishedResult(**self.config["published"][name]) if name else None
+    return self.runs[0].published.rows.get(self.published_row(row))
 
   def differences_from_reference(self) -> list[str]:
     """Returns the settings that are not the authors'."""
@@ -134,7 +158,7 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class RunComparison:
   """Groups whose numbers may stand beside one another: all of one test set.
 
   Attributes:
@@ -161,7 +185,7 @@ def _statistic(values: Sequence[float]) -> Statistic:
   return Statistic(statistics.fmean(values), spread, tuple(values))
 
 
-def compare(workdirs: Sequence[Path]) -> list[Comparison]:
+def compare(workdirs: Sequence[Path]) -> list[RunComparison]:
   """Reads and groups the results of runs.
 
   Args:
@@ -178,9 +202,9 @@ def compare(workdirs: Sequence[Path]) -> list[Comparison]:
   sets: dict[str, list[RunResult]] = {}
   for workdir in workdirs:
     run = read_run(workdir)
-    sets.setdefault(_test_set(run.config), []).append(run)
+    sets.setdefault(run.test_set, []).append(run)
   return [
-    Comparison(dataset, _groups(runs), runs[0].config["published_source"])
+    RunComparison(dataset, _groups(runs), runs[0].published.source)
     for dataset, runs in sets.items()
   ]
 
@@ -202,15 +226,22 @@ def read_run(workdir: Path) -> RunResult:
     )
   record = _stored_record(workdir)
   config = record["config"]
-  evaluation = config["evaluation"] | {"flip": metrics.get("flip", config["evaluation"]["flip"])}
+  # What an evaluation may do otherwise than the training; earlier versions did not write it all.
+  chosen_on = metrics.get("checkpoint_chosen_on", "")
+  evaluation = config["evaluation"] | {
+    "flip": metrics.get("flip", config["evaluation"]["flip"]),
+    "checkpoint": "best" if chosen_on else "latest",
+  }
   return RunResult(
-    workdir,
-    config | {"evaluation": evaluation},
-    metrics.get("step"),
-    record.get("steps_per_epoch") or None,
-    rows,
-    _untrained(workdir),
-    _initial_weights(workdir),
+    workdir=workdir,
+    config=config | {"evaluation": evaluation},
+    step=metrics.get("step"),
+    steps_per_epoch=record.get("steps_per_epoch") or None,
+    validation_people=metrics.get("validation_people", config["data"].get("validation_people", 0)),
+    chosen_on=chosen_on,
+    rows=rows,
+    untrained=_untrained(workdir),
+    initial_weights=_initial_weights(workdir),
   )
 
 
@@ -240,7 +271,7 @@ def _stored_record(workdir: Path) -> Mapping[str, Any]:
   config = record.get("config")
   if not isinstance(config, dict) or not config.keys() >= _NEEDED:
     raise CompareError(f"{path}: not the record of a run; start the run again, which writes it")
-  return record
+  return with_todays_fields(record)
 
 
 def _untrained(workdir: Path) -> Mapping[str, float] | None:
@@ -257,11 +288,6 @@ def _untrained(workdir: Path) -> Mapping[str, float] | None:
 def _initial_weights(workdir: Path) -> Mapping[str, Any] | None:
   path = workdir / ORIGIN
   return _read_json(path, "") if path.exists() else None
-
-
-def _test_set(config: Mapping[str, Any]) -> str:
-  people = config["data"].get("validation_people", 0)
-  return config["data"]["dataset"] + (f", {people} validation people" if people else "")
 
 
 def _groups(runs: Sequence[RunResult]) -> tuple[Group, ...]:
@@ -283,8 +309,10 @@ def _groups(runs: Sequence[RunResult]) -> tuple[Group, ...]:
 
 def _differences(one: RunResult, other: RunResult) -> list[str]:
   """Returns what tells two runs apart beside their seeds, 'field: value' of the other."""
-  ours, theirs = result_fields(one.config), result_fields(other.config)
-  ours, theirs = ours | {"step": one.step}, theirs | {"step": other.step}
+  ours, theirs = (
+    result_fields(run.config) | {"step": run.step, "checkpoint chosen on": run.chosen_on or "none"}
+    for run in (one, other)
+  )
   return [
     f"{name}: {theirs.get(name, 'not recorded')}"
     for name in sorted(ours.keys() | theirs.keys())

@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from magnifier_jax.comparison.runs import WHOLE, Comparison, Group, Statistic
-from magnifier_jax.report.reference_settings import published_row
+from magnifier_jax.comparison.runs import WHOLE, Group, RunComparison, Statistic
+from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 
-METRICS = {"rank1": "rank-1", "mAP": "mAP"}
 _MISSING = "–"
 
 
@@ -19,7 +18,7 @@ class Table(NamedTuple):
   rows: tuple[tuple[str, ...], ...]
 
 
-def tables(comparison: Comparison) -> list[Table]:
+def tables(comparison: RunComparison) -> list[Table]:
   """Returns the tables of one test set: the whole embeddings, then every branch alone."""
   found = [_whole_table(comparison)]
   if any(row != WHOLE for row in comparison.rows):
@@ -27,25 +26,28 @@ def tables(comparison: Comparison) -> list[Table]:
   return found
 
 
-def conventions(comparison: Comparison) -> str:
+def conventions(comparison: RunComparison) -> str:
   """Returns what the numbers of the tables are, in a sentence or two."""
   text = "Mean ± sample standard deviation over the seeds; a single seed has none."
   if any(group.published(WHOLE) for group in comparison.groups):
     text += f" Published numbers: {comparison.published_source}; the difference is in points."
+  for group in comparison.groups:
+    if group.chosen_on:
+      text += f" The {group.chosen_on} chose the checkpoint of {group.name}."
   return text
 
 
-def _whole_table(comparison: Comparison) -> Table:
+def _whole_table(comparison: RunComparison) -> Table:
   heading = ["run", "seeds", "updates", "untrained mAP"]
-  for name in METRICS.values():
-    heading += [name, "published", "difference"]
+  for metric in PUBLISHED:
+    heading += [HEADINGS[metric], "published", "difference"]
   rows = tuple(
     (
       group.name,
       ", ".join(map(str, group.seeds)),
       _MISSING if group.step is None else f"{group.step:,}",
       _percent(group.untrained("mAP")),
-      *(cell for metric in METRICS for cell in _beside_published(group, metric)),
+      *(cell for metric in PUBLISHED for cell in _beside_published(group, metric)),
     )
     for group in comparison.groups
   )
@@ -64,7 +66,7 @@ def _beside_published(group: Group, metric: str) -> tuple[str, str, str]:
   )
 
 
-def _branch_table(comparison: Comparison, metric: str) -> Table:
+def _branch_table(comparison: RunComparison, metric: str) -> Table:
   rows = tuple(
     (
       group.name,
@@ -75,7 +77,7 @@ def _branch_table(comparison: Comparison, metric: str) -> Table:
     )
     for group in comparison.groups
   )
-  caption = f"{METRICS[metric]} of each branch alone, and of all (%)"
+  caption = f"{HEADINGS[metric]} of each branch alone, and of all (%)"
   return Table(caption, ("run", *comparison.rows), rows)
 
 
@@ -98,7 +100,7 @@ class Switches(NamedTuple):
     return f"{self.heading}: {'; '.join(self.settings) or 'nothing'}"
 
 
-def switches(comparison: Comparison) -> list[Switches]:
+def switches(comparison: RunComparison) -> list[Switches]:
   """Returns in what the runs differ from the authors' code; what they share first."""
   differences = {group.name: group.differences_from_reference() for group in comparison.groups}
   first = next(iter(differences.values()))
@@ -115,7 +117,7 @@ def switches(comparison: Comparison) -> list[Switches]:
   return found
 
 
-def as_text(comparisons: Sequence[Comparison]) -> str:
+def as_text(comparisons: Sequence[RunComparison]) -> str:
   """Returns the comparison for a terminal."""
   blocks = []
   for comparison in comparisons:
@@ -138,7 +140,7 @@ def _text_table(table: Table) -> str:
   return "\n".join([table.caption, *lines])
 
 
-def as_markdown(comparisons: Sequence[Comparison]) -> str:
+def as_markdown(comparisons: Sequence[RunComparison]) -> str:
   """Returns the comparison as Markdown."""
   blocks = []
   for comparison in comparisons:
@@ -153,7 +155,7 @@ def _markdown_table(table: Table) -> str:
   return "\n".join([table.caption, "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def as_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def as_json(comparisons: Sequence[RunComparison]) -> dict[str, Any]:
   """Returns the comparison as JSON values, accuracies as fractions; what is missing is null."""
   return {
     "spread": "sample standard deviation over the seeds",  # null for a single one
@@ -184,11 +186,12 @@ def _group_values(group: Group) -> dict[str, Any]:
     },
     "untrained": {
       metric: _statistic_values(group.untrained(metric))
-      for metric in METRICS
+      for metric in PUBLISHED
       if group.untrained(metric) is not None
     },
-    "published_row": published_row(group.config, WHOLE) or None,
-    "published": published and {metric: getattr(published, metric) / 100 for metric in METRICS},
+    "checkpoint_chosen_on": group.chosen_on or None,
+    "published_row": group.published_row(WHOLE) or None,
+    "published": published and {metric: getattr(published, metric) / 100 for metric in PUBLISHED},
     "differs_from_reference_in": group.differences_from_reference(),
   }
 

@@ -3,31 +3,35 @@
 TensorFlow stays unimported here: records come as the encoded files that the user gave.
 """
 
-import contextlib
 import dataclasses
 import functools
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import logging
 
 from magnifier_jax.config import ConfigError, DataConfig
-from magnifier_jax.data import validation_people
+from magnifier_jax.data import preparing, validation_people
 from magnifier_jax.data.datasets.cuhk03_np import Cuhk03Np
 from magnifier_jax.data.datasets.dukemtmc import DukemtmcReid, OccludedDuke
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder
 from magnifier_jax.data.datasets.image_list import ImageList
 from magnifier_jax.data.datasets.market1501 import Market1501
 from magnifier_jax.data.datasets.msmt17 import Msmt17
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder
 from magnifier_jax.data.datasets.synthetic_reid import SyntheticReid
-from magnifier_jax.data.records import SPLITS, ReidBuilder, SourceMissingError, SplitIndex
+from magnifier_jax.data.prepared import record_files
+from magnifier_jax.data.prepared.copies import PreparedCopy
+from magnifier_jax.data.prepared.path_column import PathColumn
+from magnifier_jax.data.records import SPLITS, SplitIndex
 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
+
+
+_NAMED_UNUSED = 5  # kinds of files, in the log
 
 
 class EncodedImage(NamedTuple):
@@ -44,7 +48,7 @@ class ReidSplit:
   name: str  # train, query or gallery
   person_id: np.ndarray  # (N,) int32; 0…people-1 in train, as named in the source elsewhere
   camera_id: np.ndarray  # (N,) int32, as named in the source
-  path: tuple[str, ...]  # N relative file names
+  path: PathColumn  # N relative file names
   records: Sequence[dict[str, Any]]
 
   def __len__(self) -> int:
@@ -68,7 +72,7 @@ class ReidSplit:
       name,
       self.person_id[rows],
       self.camera_id[rows],
-      tuple(self.path[row] for row in rows),
+      self.path.take(rows),
       _Rows(self.records, rows),
     )
 
@@ -85,6 +89,20 @@ class _Rows(Sequence[dict[str, Any]]):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self._records[int(self._rows[index])]
+
+
+class _CopyRecords(Sequence[dict[str, Any]]):
+  """The records of a prepared split; while they are referred to, nobody removes the copy."""
+
+  def __init__(self, copy: PreparedCopy, split: str):
+    self._copy = copy
+    self._records = record_files.read_records(copy.folder, split)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self._records[index]
 
 
 class ReidDataset(NamedTuple):
@@ -107,12 +125,13 @@ def load(config: DataConfig) -> ReidDataset:
   Raises:
     ConfigError: when no data set has that name, or too few people can be held back.
     SourceError: when the user's files are missing or damaged; the message names them.
+    PreparedCopyError: as `prepare`.
   """
-  builder = prepare(config)
+  copy = prepare(config)
   if config.validation_people:
-    train, query, gallery = _hold_back(_open_split(builder, "train"), config.validation_people)
+    train, query, gallery = _hold_back(_open_split(copy, "train"), config.validation_people)
   else:
-    train, query, gallery = (_open_split(builder, split) for split in SPLITS)
+    train, query, gallery = (_open_split(copy, split) for split in SPLITS)
   train_person_ids, person_id = np.unique(train.person_id, return_inverse=True)
   return ReidDataset(
     name=config.dataset,
@@ -136,34 +155,36 @@ def _hold_back(train: ReidSplit, people: int) -> tuple[ReidSplit, ReidSplit, Rei
   )
 
 
-def prepare(config: DataConfig) -> ReidBuilder:
-  """Makes the prepared copy of a data set, unless one of the same source is there.
+def prepare(config: DataConfig) -> PreparedCopy:
+  """Makes the prepared copy of a data set, unless one of the same contents is there.
 
   Raises:
     ConfigError: when no data set has that name.
     SourceError: when the user's files are missing or damaged; the message names them.
+    PreparedCopyError: when a copy is damaged or cannot be written, or when the files are not there
+      and several copies are.
   """
   builder = find_builder(config)
-  manual_dir = Path(config.manual_dir).expanduser() if _reads_user_files(builder) else None
-  prepared = builder.prepared_fingerprint()
-  try:
-    current = builder.fingerprint(manual_dir)
-  except SourceMissingError as error:
-    # A prepared copy may be all that a machine of a cluster has.
-    if prepared is None:
-      raise
-    logging.warning("%s. Using the copy prepared before, in %s", error, builder.data_path)
-    return builder
-  if prepared != current:
-    if prepared is not None:
-      logging.warning(
-        "The files of %s have changed since %s was prepared from them: preparing again",
-        config.dataset,
-        builder.data_path,
-      )
-    _prepare(builder, manual_dir, current)
-    builder = find_builder(config)  # reads afresh what lies there now, whoever put it there
-  return builder
+  reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+  manual_dir = Path(config.manual_dir).expanduser() if reads_user_files else None
+  copy = preparing.prepare(builder, manual_dir)
+  _say_what_is_unused(config.dataset, builder)
+  return copy
+
+
+def _say_what_is_unused(name: str, builder: ReidBuilder) -> None:
+  """Logs in one line what lies among the images of a data set and was not taken for one."""
+  if not isinstance(builder, FileReidBuilder):
+    return
+  unused = [str(item) for items in builder.unused.values() for item in items]
+  if unused:
+    more = f"; and {len(unused) - _NAMED_UNUSED} other kinds" * (len(unused) > _NAMED_UNUSED)
+    logging.warning(
+      "%s: not all files are used, see tools.check_data: %s%s",
+      name,
+      "; ".join(unused[:_NAMED_UNUSED]),
+      more,
+    )
 
 
 def known_datasets() -> list[str]:
@@ -185,7 +206,7 @@ def find_builder(config: DataConfig) -> ReidBuilder:
   builder = next((builder for builder in BUILDERS if builder.name == name), None)
   is_own = builder is ImageList
   known = builder is not None and (
-    bool(variant) and "/" not in variant if is_own else not slash or variant in _variants(builder)
+    _is_folder_name(variant) if is_own else not slash or variant in _variants(builder)
   )
   if not known:
     raise ConfigError(
@@ -199,40 +220,17 @@ def find_builder(config: DataConfig) -> ReidBuilder:
   return builder(**options)
 
 
+def _is_folder_name(name: str) -> bool:
+  return name not in ("", ".", "..") and "/" not in name
+
+
 def _variants(builder: type[ReidBuilder]) -> list[str | None]:
   if builder is ImageList:
     return ["NAME"]
   return [config.name for config in builder.BUILDER_CONFIGS] or [None]
 
 
-def _reads_user_files(builder: ReidBuilder) -> bool:
-  return builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-
-
-def _prepare(builder: ReidBuilder, manual_dir: Path | None, fingerprint: str) -> None:
-  logging.info("Preparing %s in %s", builder.name, builder.data_path)
-  # Nothing is ever downloaded; the modes differ in whether a copy that is there is replaced.
-  modes = tfds.GenerateMode
-  replace = builder.data_path.exists()
-  download_config = tfds.download.DownloadConfig(
-    manual_dir=manual_dir,
-    download_mode=modes.REUSE_CACHE_IF_EXISTS if replace else modes.REUSE_DATASET_IF_EXISTS,
-  )
-  # TFDS's bars know no totals and its prints speak of downloads; the builder has its own bar.
-  tfds.disable_progress_bar()
-  try:
-    with contextlib.redirect_stdout(io.StringIO()):
-      builder.download_and_prepare(download_config=download_config)
-  except OSError:
-    # Another process may have put the same copy there first; then it is as good.
-    if builder.prepared_fingerprint() != fingerprint:
-      raise
-  finally:
-    tfds.enable_progress_bar()
-
-
-def _open_split(builder: ReidBuilder, split: str) -> ReidSplit:
-  skip = tfds.decode.SkipDecoding()
-  records = builder.as_data_source(split, decoders={"image": skip, "part_labels": skip})
-  index = builder.read_index(split)
+def _open_split(copy: PreparedCopy, split: str) -> ReidSplit:
+  index = record_files.read_index(copy.folder, split)
+  records = _CopyRecords(copy, split)
   return ReidSplit(split, index.person_id, index.camera_id, index.path, records)

@@ -1,39 +1,51 @@
-"""Reads and checks the user's images and part labels, one file at a time, while preparing."""
+"""Reads and checks the user's images and part labels, one file at a time, while preparing.
+
+A file is good when both Pillow and the decoder of training, TensorFlow's, read all of it. What is
+stored of it is such that all decoders agree on every pixel: JPEG or PNG, gray or RGB, 8 bits a
+channel, upright. Most files are that already and are stored as they are.
+"""
 
 import io
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.records import SourceError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Counts the changes to what becomes of a file here: copies that were prepared otherwise are stale.
+READER_VERSION = 2
+
+_ORIENTATION = 0x0112  # the EXIF tag
+# What makes an image upright, by its orientation; rows are the first axis.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+  2: lambda pixels: pixels[:, ::-1],
+  3: lambda pixels: pixels[::-1, ::-1],
+  4: lambda pixels: pixels[::-1],
+  5: lambda pixels: pixels.swapaxes(0, 1),
+  6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+  7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+  8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
 
 
 class ImageFile(NamedTuple):
-  """An image file that is known to decode."""
+  """An image that is known to decode, to the same pixels everywhere."""
 
-  encoded: bytes
-  size_hw: tuple[int, int]  # pixels
-
-
-def list_images(folder: Path) -> list[Path]:
-  """Lists a folder's image files by name; hidden files and other kinds (Thumbs.db) are ignored."""
-  with os.scandir(folder) as entries:
-    names = [
-      entry.name
-      for entry in entries
-      if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file()
-    ]
-  return [folder / name for name in sorted(names) if not name.startswith(".")]
+  encoded: bytes  # JPEG or PNG, gray or RGB, 8 bits a channel
+  size_hw: tuple[int, int]  # pixels, upright
+  turned: bool = False  # whether an EXIF orientation was applied
 
 
 def read_image(path: Path) -> ImageFile:
-  """Reads an image file and proves that all of it decodes.
+  """Reads an image file and proves that all of it decodes; from any thread.
+
+  An EXIF orientation is applied. The image is encoded anew, as PNG, where that or an unusual kind
+  of pixels (16 bits, a palette, transparency, CMYK) asks for it.
 
   Raises:
     SourceError: when it is missing, truncated, unreadable, or neither JPEG nor PNG.
@@ -42,7 +54,31 @@ def read_image(path: Path) -> ImageFile:
   image = _decode(encoded, path, "image")
   if image.format not in ("JPEG", "MPO", "PNG"):  # MPO is what Pillow calls some cameras' JPEG
     raise SourceError(f"{path}: an image must be JPEG or PNG, this one is {image.format}")
-  return ImageFile(encoded, (image.height, image.width))
+  pixels = _decode_as_training_does(encoded, path, "image", channels=3)
+  turn = _TURNS.get(_orientation(image))
+  if turn is None and image.mode in ("L", "RGB"):
+    return ImageFile(encoded, (image.height, image.width))
+  if turn is not None:
+    pixels = np.ascontiguousarray(turn(pixels))
+  return ImageFile(encode_png(pixels), pixels.shape[:2], turn is not None)
+
+
+def decode_image(encoded: bytes) -> np.ndarray:
+  """Decodes an image as `read_image` returns it, or as it was prepared; without TensorFlow.
+
+  Returns:
+    (H, W, 3) uint8 RGB, the pixels that training sees.
+  """
+  return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+
+
+def decode_part_labels(encoded: bytes) -> np.ndarray:
+  """Decodes part labels as `read_part_labels` returns them; without TensorFlow.
+
+  Returns:
+    (H, W) uint8, 0…7.
+  """
+  return np.asarray(Image.open(io.BytesIO(encoded)))
 
 
 def read_part_labels(path: Path, size_hw: tuple[int, int]) -> bytes:
@@ -89,6 +125,19 @@ def load_part_labels(path: Path) -> np.ndarray:
   return labels
 
 
+def is_part_labels(content: bytes) -> bool:
+  """Says whether a file's content is a PNG of part labels: one channel, values 0…7."""
+  try:
+    image = Image.open(io.BytesIO(content))
+    return (
+      image.format == "PNG"
+      and len(image.getbands()) == 1
+      and np.asarray(image).max(initial=0) < NUM_PARTS
+    )
+  except (OSError, SyntaxError, ValueError):
+    return False
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
   """Returns (H, W) or (H, W, 3) uint8 as a PNG file."""
   buffer = io.BytesIO()
@@ -104,11 +153,16 @@ def _load_png(path: Path) -> tuple[np.ndarray, bytes | None]:
   """Returns the labels, and the file itself where it can be stored as it is."""
   encoded = _read_bytes(path)
   image = _decode(encoded, path, "part-label image")
+  if image.format != "PNG":
+    raise SourceError(f"{path}: part labels must be PNG or .npy, these are {image.format}")
   if len(image.getbands()) != 1:
     raise SourceError(f"{path}: part labels must have one channel, these have {image.mode}")
+  _decode_as_training_does(encoded, path, "part-label image", channels=1)
+  labels, turn = np.asarray(image), _TURNS.get(_orientation(image))
+  if turn is not None:
+    return turn(labels), None
   # TensorFlow would turn a palette's indices into its colours: such files are encoded anew.
-  keep = image.format == "PNG" and image.mode == "L"
-  return np.asarray(image), encoded if keep else None
+  return labels, encoded if image.mode == "L" else None
 
 
 def _load_npy(path: Path) -> tuple[np.ndarray, None]:
@@ -129,9 +183,34 @@ def _decode(encoded: bytes, path: Path, kind: str) -> Image.Image:
   try:
     image = Image.open(io.BytesIO(encoded))
     image.load()
-  except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on damaged files
-    raise SourceError(f"{path}: truncated or unreadable {kind} ({error}); replace it") from error
+  except Exception as error:  # Pillow's parsers raise all kinds on damaged files
+    raise _unreadable(path, kind, error) from error
   return image
+
+
+def _decode_as_training_does(encoded: bytes, path: Path, kind: str, channels: int) -> np.ndarray:
+  # Not above: prepared records are opened without TensorFlow.
+  from magnifier_jax.data import image_ops
+
+  try:
+    return image_ops.decode_file(encoded, channels)
+  except image_ops.DecodingError as error:
+    raise _unreadable(path, kind, error) from error
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> SourceError:
+  return SourceError(f"{path}: truncated or unreadable {kind} ({error}); replace it")
+
+
+def _orientation(image: Image.Image) -> int:
+  """Returns the EXIF orientation of a loaded image, 1 to 8; 1, upright, where there is none."""
+  # Asking Pillow costs more than decoding a small image, and most files say nothing.
+  if not any("exif" in key or "xmp" in key for key in image.info):
+    return 1
+  try:
+    return image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # as many kinds; viewers show an image with damaged EXIF data as it is stored
+    return 1
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import numpy as np
+
 from magnifier_jax.config import DataConfig
 from magnifier_jax.data.tensorflow_on_cpu import tf
 
@@ -11,12 +13,37 @@ _LABEL_STRIDE = 8  # part labels leave the pipeline at an eighth of the image's 
 _SAMPLED_PIXELS = {"nearest": (4,), "bilinear": (3, 4)}
 
 
+class DecodingError(ValueError):
+  """TensorFlow cannot decode a file; the message says why."""
+
+
 class Change(NamedTuple):
   """What happens to one image: a row of `augmentation.Augmentation`, as tensors."""
 
   flip: tf.Tensor  # () bool
   crop: tf.Tensor  # (2,) int32: top and left in the padded image
   erased: tf.Tensor  # (4,) int32: top, left, height, width; height 0 erases nothing
+
+
+def decode_file(encoded: bytes, channels: int) -> np.ndarray:
+  """Decodes a file at once, by the decoder of the pipeline; from any thread.
+
+  Args:
+    encoded: a JPEG or PNG file.
+    channels: C, 1 or 3.
+
+  Returns:
+    (H, W, C) uint8.
+
+  Raises:
+    DecodingError: when the pipeline could not decode it.
+  """
+  try:
+    return _decode(encoded, channels).numpy()
+  except tf.errors.OpError as error:
+    # "{{function_node …}} REASON [Op:DecodeJpeg]"
+    reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+    raise DecodingError(reason.removesuffix(".")) from error
 
 
 def evaluation_image(encoded: tf.Tensor, image_size_hw: tuple[int, int]) -> tf.Tensor:

@@ -3,15 +3,15 @@ first fault as preparing does."""
 
 import enum
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS, DataConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import DataConfig
+from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
 from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
 
@@ -29,10 +29,15 @@ class Fault(enum.Enum):
   LABELS_MISSING = "missing part labels"
   LABELS = "wrong part labels"
   FEW_PEOPLE = "too few people"
+  NOTHING_MATCHES = "test that cannot be evaluated"
   DUPLICATE = "duplicated image"
   SIZE = "oddly sized image"
+  TURNED = "image turned by its EXIF orientation"
   FEW_IMAGES = "person with few images"
   NO_MATCH = "query without a match"
+  LOST_PERSON = "person without a usable image"
+  UNUSED = "kind of file that is not used"
+  IN_BOTH = "query that is in the gallery too"
   TRAINED_ON = "test person who is trained on"
 
   @property
@@ -44,6 +49,7 @@ class Fault(enum.Enum):
       Fault.LABELS_MISSING,
       Fault.LABELS,
       Fault.FEW_PEOPLE,
+      Fault.NOTHING_MATCHES,
     )
 
 
@@ -119,6 +125,9 @@ def inspect(
     except SourceError as error:
       findings.append(Finding(Fault.SPLIT, str(error)))
       continue
+    for unused in builder.unused.get(split, ()):
+      fault = Fault.LOST_PERSON if unused.is_person else Fault.UNUSED
+      findings.append(Finding(fault, str(unused)))
     splits[split] = [_inspect_image(builder, source) for source in progress(sources, split)]
     findings += [finding for image in splits[split] for finding in image.findings]
   findings += _duplicates(image for images in splits.values() for image in images)
@@ -144,6 +153,9 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(Fault.IMAGE, str(error)))
     return Inspected(source, None, None, None, tuple(findings))
   size_hw, digest = image.size_hw, hashlib.blake2b(image.encoded, digest_size=16).digest()
+  if image.turned:
+    message = f"{source.image.file}: seen upright, {size_hw[0]} × {size_hw[1]} pixels"
+    findings.append(Finding(Fault.TURNED, message + "; so must its part labels be"))
   if not _is_usual_size(*size_hw):
     message = f"{source.image.file}: {size_hw[0]} × {size_hw[1]} pixels (height × width)"
     findings.append(Finding(Fault.SIZE, message))
@@ -154,7 +166,8 @@ def _inspect_image(builder: FileReidBuilder, source: FileSource) -> Inspected:
     findings.append(Finding(fault, str(error)))
   else:
     if source.part_labels is not None:
-      part_pixels = np.bincount(np.asarray(Image.open(io.BytesIO(labels))).ravel(), minlength=8)
+      labelled = image_files.decode_part_labels(labels)
+      part_pixels = np.bincount(labelled.ravel(), minlength=NUM_PARTS)
   return Inspected(source, size_hw, digest, part_pixels, tuple(findings))
 
 
@@ -173,9 +186,27 @@ def _duplicates(images: Iterable[Inspected]) -> Iterator[Finding]:
       continue
     other = first.setdefault(image.digest, image.source)
     if other is not image.source:
-      somebody_else = other.image.person_id != image.source.image.person_id
-      message = f"{image.source.image.file}: the same file as {other.image.file}"
-      yield Finding(Fault.DUPLICATE, message + ", of another person" * somebody_else)
+      yield _duplicate(image.source, other)
+
+
+def _duplicate(source: FileSource, other: FileSource) -> Finding:
+  """Returns what is wrong when an image is the same file as one before it, or what is to know."""
+  image, before = source.image, other.image
+  same_person = image.person_id == before.person_id
+  same_camera = image.camera_id == before.camera_id
+  is_test = (other.split, source.split) == ("query", "gallery")
+  if is_test and same_person and same_camera:
+    return Finding(
+      Fault.IN_BOTH,
+      f"{before.file}: in the gallery too, which is allowed; there this query ignores it, as all "
+      "of its person's images from its camera",
+    )
+  message = f"{image.file}: the same file as {before.file}"
+  if not same_person:
+    message += ", of another person"
+  elif is_test:
+    message += ", from another camera, so that the query finds itself"
+  return Finding(Fault.DUPLICATE, message)
 
 
 def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator[Finding]:
@@ -196,16 +227,31 @@ def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator
 
 
 def _unmatched(query: Sequence[Inspected], gallery: Sequence[Inspected]) -> Iterator[Finding]:
-  cameras: dict[int | None, set[int | None]] = {}
+  cameras: dict[int, set[int | None]] = {}
   for image in gallery:
-    cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
-  for file, _, person_id, camera_id in (image.source.image for image in query):
-    if None not in (person_id, camera_id) and not cameras.get(person_id, set()) - {camera_id}:
-      yield Finding(
-        Fault.NO_MATCH,
-        f"{file}: the gallery has no image of person {person_id} from another camera than "
-        f"{camera_id}; the query is left out of the results",
-      )
+    if image.source.image.person_id not in (None, JUNK_PERSON_ID):
+      cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
+  known = [
+    image.source.image
+    for image in query
+    if None not in (image.source.image.person_id, image.source.image.camera_id)
+  ]
+  unmatched = [
+    image for image in known if not cameras.get(image.person_id, set()) - {image.camera_id}
+  ]
+  if known and len(unmatched) == len(known):
+    yield Finding(
+      Fault.NOTHING_MATCHES,
+      f"{known[0].file}: no query has a match, this one and {len(known) - 1} more; the gallery "
+      "needs images of the queries' people from other cameras than theirs",
+    )
+    return
+  for image in unmatched:
+    yield Finding(
+      Fault.NO_MATCH,
+      f"{image.file}: the gallery has no image of person {image.person_id} from another camera "
+      f"than {image.camera_id}; the query is left out of the results",
+    )
 
 
 def _trained_on(splits: dict[str, list[Inspected]]) -> Iterator[Finding]:

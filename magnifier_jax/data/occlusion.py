@@ -2,20 +2,8 @@
 
 import numpy as np
 
-from magnifier_jax.config import LOWER_PARTS, NUM_PARTS, UPPER_PARTS, OcclusionConfig
-
-PARTS = (
-  "background",
-  "head",
-  "torso",
-  "upper arm",
-  "lower arm",
-  "upper leg",
-  "lower leg",
-  "foot",
-)
-_FIRST_UPPER = 1
-_FIRST_LOWER = _FIRST_UPPER + UPPER_PARTS
+from magnifier_jax.body_parts import BACKGROUND, LOWER_PARTS, NUM_PARTS, UPPER_PARTS
+from magnifier_jax.config import OcclusionConfig
 
 
 def draw_kept_parts(
@@ -33,13 +21,10 @@ def draw_kept_parts(
   """
   draws = batch_size if config.per_image else 1
   kept = np.ones((draws, NUM_PARTS), np.uint8)
-  kept[:, 0] = config.keep_background
-  for first, parts, count in (
-    (_FIRST_UPPER, UPPER_PARTS, config.upper_parts),
-    (_FIRST_LOWER, LOWER_PARTS, config.lower_parts),
-  ):
-    shuffled = np.argsort(random.random((draws, parts)), axis=1)
-    np.put_along_axis(kept, first + shuffled[:, :count], 0, axis=1)
+  kept[:, BACKGROUND] = config.keep_background
+  for parts, count in ((UPPER_PARTS, config.upper_parts), (LOWER_PARTS, config.lower_parts)):
+    shuffled = np.argsort(random.random((draws, len(parts))), axis=1)
+    np.put_along_axis(kept, np.array(parts)[shuffled[:, :count]], 0, axis=1)
   return np.repeat(kept, batch_size // draws, axis=0)
 
 

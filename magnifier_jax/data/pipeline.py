@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS, Config, ConfigError, DataConfig
+from magnifier_jax.body_parts import NUM_PARTS
+from magnifier_jax.config import Config, ConfigError, DataConfig
 from magnifier_jax.data import image_ops
 from magnifier_jax.data.augmentation import Augmentation, draw_augmentation
 from magnifier_jax.data.batch_iterator import BatchIterator, Columns
@@ -18,24 +19,15 @@ from magnifier_jax.data.dataset import EncodedImage, ReidDataset, ReidSplit
 from magnifier_jax.data.identity_sampling import IdentitySampler
 from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 from magnifier_jax.data.random_streams import Purpose, generator
+from magnifier_jax.data.records import SourceError
 from magnifier_jax.data.tensorflow_on_cpu import tf
-
-
-class TrainBatch(NamedTuple):
-  """A training batch, or one process's rows of it."""
-
-  image: np.ndarray  # (B, H, W, 3) uint8
-  part_labels: np.ndarray  # (B, H/8, W/8) uint8, 0…7
-  keep_mask: np.ndarray  # (B, H/16, W/16) uint8, 0 where an occluded part lies
-  person_id: np.ndarray  # (B,) int32, 0…people-1
+from magnifier_jax.train_state import Batch
 
 
 class EvaluationBatch(NamedTuple):
   """An evaluation batch, or one process's rows of it. Rows with mask 0 are padding."""
 
   image: np.ndarray  # (B, H, W, 3) uint8; black on padding
-  person_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
-  camera_id: np.ndarray  # (B,) int32, as named in the source; -1 on padding
   index: np.ndarray  # (B,) int32, of the record in its split; -1 on padding
   mask: np.ndarray  # (B,) uint8, 0 on padding
 
@@ -72,7 +64,7 @@ def train_batches(
   stop_step: int | None = None,
   process_index: int = 0,
   process_count: int = 1,
-) -> Iterator[TrainBatch]:
+) -> Iterator[Batch]:
   """Makes the training batches of a range of updates.
 
   Args:
@@ -84,7 +76,7 @@ def train_batches(
     process_count: processes that share the global batch.
 
   Returns:
-    An iterator that works ahead.
+    An iterator that works ahead. It raises `SourceError` where a record cannot be read.
 
   Raises:
     ConfigError: when the processes do not divide the batch, or there are too few people.
@@ -93,17 +85,16 @@ def train_batches(
   rows = _process_rows(config.data.batch_size, process_index, process_count, field)
   sampler = train_sampler(dataset, config)
 
-  def load_batches() -> Iterator[Columns]:
-    step = start_step
-    while stop_step is None or step < stop_step:
-      yield _load_train_rows(dataset.train, _plan(step, sampler, config).rows(rows))
-      step += 1
+  def plan(batch: int) -> _TrainPlan:
+    return _plan(start_step + batch, sampler, config).rows(rows)
 
   return BatchIterator(
-    load_batches,
+    lambda batch: _load_train_rows(dataset.train, plan(batch)),
+    None if stop_step is None else stop_step - start_step,
     _TRAIN_ROW,
     functools.partial(_make_train_row, config.data),
     _make_train_batch,
+    lambda batch: _find_fault(dataset.train, plan(batch).index),
     rows.stop - rows.start,
     config.data.num_workers,
   )
@@ -121,7 +112,8 @@ def evaluation_batches(
     process_count: processes that share a batch.
 
   Returns:
-    An iterator of ⌈N / batch size⌉ batches, the last one padded, that works ahead.
+    An iterator of ⌈N / batch size⌉ batches, the last one padded, that works ahead. It raises
+    `SourceError` where a record cannot be read.
 
   Raises:
     ConfigError: when the processes do not divide the batch.
@@ -130,16 +122,14 @@ def evaluation_batches(
   rows = _process_rows(batch_size, process_index, process_count, "config.evaluation.batch_size")
   index = np.full(-(-len(split) // batch_size) * batch_size, -1, np.int32)
   index[: len(split)] = np.arange(len(split))
-
-  def load_batches() -> Iterator[Columns]:
-    for batch_index in index.reshape(-1, batch_size):
-      yield _load_evaluation_rows(split, batch_index[rows])
-
+  index = index.reshape(-1, batch_size)[:, rows]
   return BatchIterator(
-    load_batches,
+    lambda batch: _load_evaluation_rows(split, index[batch]),
+    len(index),
     _EVALUATION_ROW,
     functools.partial(_make_evaluation_row, config.data),
     EvaluationBatch,
+    lambda batch: _find_fault(split, index[batch][index[batch] >= 0]),
     rows.stop - rows.start,
     config.data.num_workers,
   )
@@ -206,14 +196,17 @@ def _make_train_row(
 
 def _make_train_batch(
   image: np.ndarray, part_labels: np.ndarray, kept_parts: np.ndarray, person_id: np.ndarray
-) -> TrainBatch:
-  return TrainBatch(image, part_labels, keep_mask(part_labels, kept_parts), person_id)
+) -> Batch:
+  return Batch(
+    image=image,
+    part_labels=part_labels,
+    keep_mask=keep_mask(part_labels, kept_parts),
+    person_id=person_id,
+  )
 
 
 _EVALUATION_ROW = (
   tf.TensorSpec((), tf.string),  # image file; empty on padding
-  tf.TensorSpec((), tf.int32),  # person_id
-  tf.TensorSpec((), tf.int32),  # camera_id
   tf.TensorSpec((), tf.int32),  # index
   tf.TensorSpec((), tf.uint8),  # mask
 )
@@ -223,9 +216,7 @@ def _load_evaluation_rows(split: ReidSplit, index: np.ndarray) -> Columns:
   valid = index >= 0
   image = np.full(len(index), b"", object)
   image[valid] = _encoded(split, index[valid]).image
-  person_id = np.where(valid, split.person_id[index], -1).astype(np.int32)
-  camera_id = np.where(valid, split.camera_id[index], -1).astype(np.int32)
-  return image, person_id, camera_id, index, valid.astype(np.uint8)
+  return image, index, valid.astype(np.uint8)
 
 
 def _make_evaluation_row(
@@ -241,6 +232,39 @@ def _make_evaluation_row(
 
 def _encoded(split: ReidSplit, index: np.ndarray) -> EncodedImage:
   """Returns the files of some records, in two arrays of bytes."""
-  files = [split.encoded(i) for i in index]
+  files = [_read(split, i) for i in index]
   image, part_labels = (np.array([file[i] for file in files], object) for i in range(2))
   return EncodedImage(image, part_labels)
+
+
+def _read(split: ReidSplit, index: int) -> EncodedImage:
+  try:
+    return split.encoded(index)
+  except Exception as error:  # whatever the file system and the library of records make of it
+    if "Corrupted" in str(error):  # what that library says to a wrong checksum
+      raise _damaged(split, index, "record", error) from error
+    # A file system may be back when a scheduler starts the run again; so this is no `UserError`.
+    raise RuntimeError(
+      f"{split.path[index]} ({split.name}): its record cannot be read from the prepared copy, in "
+      f"config.data.data_dir: {error}"
+    ) from error
+
+
+def _find_fault(split: ReidSplit, index: np.ndarray) -> SourceError | None:
+  """Returns what is wrong with the first of some records that the pipeline cannot decode."""
+  for i in index:
+    for kind, file, channels in zip(("image", "part labels"), _read(split, i), (3, 1)):
+      try:
+        image_ops.decode_file(file, channels)
+      except image_ops.DecodingError as error:
+        return _damaged(split, i, kind, error)
+  return None
+
+
+def _damaged(split: ReidSplit, index: int, kind: str, error: Exception) -> SourceError:
+  reason = " ".join(str(error).split())
+  return SourceError(
+    f"{split.path[index]} ({split.name}): its {kind} cannot be read from the prepared copy "
+    f"({reason}); check the image with magnifier_jax.tools.check_data, then delete the copy, in "
+    "config.data.data_dir, to have it made anew"
+  )

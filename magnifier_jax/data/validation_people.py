@@ -48,8 +48,8 @@ def query_rows(person_id: np.ndarray, camera_id: np.ndarray) -> np.ndarray:
   who = np.stack([person_id, camera_id], axis=1)
   groups, first, counts = np.unique(who, axis=0, return_index=True, return_counts=True)
   chosen = counts > 1
-  for person in np.setdiff1d(groups[:, 0], groups[chosen, 0]):
-    chosen[np.flatnonzero(groups[:, 0] == person)[0]] = True
+  others = np.setdiff1d(groups[:, 0], groups[chosen, 0])
+  chosen[np.searchsorted(groups[:, 0], others)] = True
   is_query = np.zeros(len(who), bool)
   is_query[first[chosen]] = True
   return is_query

@@ -2,14 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 from absl import logging
 
+from magnifier_jax.devices.user_cache import cache_directory
 from magnifier_jax.errors import UserError
-from magnifier_jax.interop.torchvision_weights import cache_directory
 
 NONE = "none"
 
@@ -18,7 +17,7 @@ class CompilationCacheError(UserError):
   """The folder of `--compilation_cache` cannot be written."""
 
 
-def use_compilation_cache(flag: str | None, environment: Mapping[str, str] = os.environ) -> None:
+def use_compilation_cache(flag: str | None) -> None:
   """Lets JAX keep what it compiles; before anything is compiled.
 
   JAX writes from process 0 only, and an entry that it cannot read is compiled again, so processes
@@ -27,13 +26,12 @@ def use_compilation_cache(flag: str | None, environment: Mapping[str, str] = os.
   Args:
     flag: the folder, which may be `gs://…`; 'none' keeps nothing; None takes the one of
       `JAX_COMPILATION_CACHE_DIR`, or else `xla` in the user's cache.
-    environment: of the process.
 
   Raises:
     CompilationCacheError: when a folder that `flag` names cannot be written. Without the user's
       own cache, which nobody asked for, the run goes on.
   """
-  if flag is None and environment.get("JAX_COMPILATION_CACHE_DIR"):
+  if flag is None and os.environ.get("JAX_COMPILATION_CACHE_DIR"):
     return  # JAX reads it itself
   if flag == NONE:
     jax.config.update("jax_enable_compilation_cache", False)

@@ -12,6 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from magnifier_jax.errors import UserError
 
+_PREFETCHED = 2
+
 
 class DeviceError(UserError):
   """The batch and the devices do not fit."""
@@ -77,12 +79,12 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
   return jax.tree.map(lambda local: jax.make_array_from_process_local_data(sharding, local), batch)
 
 
-def prefetch(batches: Iterable[Any], mesh: Mesh, size: int = 2) -> Iterator[Any]:
-  """Yields batches as global arrays, `size` of them already on their way to the devices."""
+def prefetch(batches: Iterable[Any], mesh: Mesh) -> Iterator[Any]:
+  """Yields batches as global arrays; the next two are already on their way to the devices."""
   queue = collections.deque()
   for batch in batches:
     queue.append(to_global(batch, mesh))
-    if len(queue) > size:
+    if len(queue) > _PREFETCHED:
       yield queue.popleft()
   while queue:
     yield queue.popleft()

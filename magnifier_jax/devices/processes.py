@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from magnifier_jax.devices import failure
 from magnifier_jax.errors import UserError
 
 CLUSTERS = ("auto", "none", "slurm", "openmpi", "tpu")
@@ -74,6 +75,7 @@ def initialize(launch: Launch, timeout_s: int = 300) -> None:
   except (RuntimeError, ValueError, OSError) as error:
     address = membership.coordinator_address or membership.cluster_detection_method
     raise LaunchError(f"joining the other processes ({address}) failed: {error}") from error
+  failure.watch()
 
 
 def _wait_for(coordinator: str, process_id: int, timeout_s: int) -> None:

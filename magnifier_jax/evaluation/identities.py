@@ -9,10 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from magnifier_jax.errors import UserError
+
 JUNK_PERSON_ID = -1
 
+_NAMED_CAMERAS = 10
 
-class EvaluationError(ValueError):
+
+class EvaluationError(UserError):
   """Embeddings, identities or options that cannot be evaluated."""
 
 
@@ -94,6 +98,45 @@ class PersonIndex:
     return Pairs(query_row, gallery_row), self.gallery.camera_id[gallery_row] == query_camera
 
 
+def check_matches(query: Identities, gallery: Identities) -> None:
+  """Checks that something can be evaluated, before any image is embedded.
+
+  Raises:
+    EvaluationError: when no query has a match.
+  """
+  if not _has_match(query, gallery).any():
+    raise EvaluationError(
+      f"no query has a match: of the {len(query.person_id)} queries, whose cameras are "
+      f"{_cameras(query)}, nobody is in the gallery from another camera; its cameras are "
+      f"{_cameras(gallery)}. Put images of the queries' people from other cameras there"
+    )
+
+
+def _has_match(query: Identities, gallery: Identities) -> np.ndarray:
+  """Returns whether another camera saw each query's person, [Q] bool."""
+  known = gallery.person_id != JUNK_PERSON_ID
+  people, person = np.unique(gallery.person_id[known], return_inverse=True)
+  camera = gallery.camera_id[known]
+  # The gallery's cameras of a person are all the query's own just when the ends of their range are.
+  lowest = np.full(len(people), np.iinfo(camera.dtype).max, camera.dtype)
+  highest = np.full(len(people), np.iinfo(camera.dtype).min, camera.dtype)
+  np.minimum.at(lowest, person, camera)
+  np.maximum.at(highest, person, camera)
+  place = np.searchsorted(people, query.person_id)
+  found = np.append(people, JUNK_PERSON_ID)[place] == query.person_id
+  found &= query.person_id != JUNK_PERSON_ID
+  place = np.where(found, place, 0)
+  other = np.zeros(len(place), bool)
+  if len(people):
+    other = (lowest[place] != query.camera_id) | (highest[place] != query.camera_id)
+  return found & other
+
+
+def _cameras(identities: Identities) -> str:
+  cameras = np.unique(identities.camera_id)
+  return ", ".join(map(str, cameras[:_NAMED_CAMERAS])) + ", …" * (len(cameras) > _NAMED_CAMERAS)
+
+
 def check_identities(identities: Identities, num_rows: int, name: str) -> Identities:
   """Returns int32 identities of exactly `num_rows` rows.
 
@@ -103,7 +146,7 @@ def check_identities(identities: Identities, num_rows: int, name: str) -> Identi
     name: 'query' or 'gallery', for the message.
 
   Raises:
-    EvaluationError: if an array is not a vector of `num_rows` whole numbers.
+    EvaluationError: if an array is not a vector of `num_rows` whole numbers that int32 can hold.
   """
   if num_rows == 0:
     raise EvaluationError(f"{name}: there are no images; the {name} set must not be empty")
@@ -124,4 +167,11 @@ def _check_ids(values: np.ndarray, num_rows: int, name: str) -> np.ndarray:
     )
   if not np.issubdtype(values.dtype, np.integer):
     raise EvaluationError(f"{name}: must be whole numbers, got {values.dtype}")
+  limits = np.iinfo(np.int32)
+  outside = np.flatnonzero((values < limits.min) | (values > limits.max))
+  if outside.size:
+    raise EvaluationError(
+      f"{name}: {values[outside[0]]} in row {outside[0]} is outside {limits.min}…{limits.max}; "
+      "number from 0"
+    )
   return values.astype(np.int32)

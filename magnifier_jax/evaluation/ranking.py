@@ -11,7 +11,7 @@ Memory is that of the embeddings and of one block of distances.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -26,12 +26,12 @@ from magnifier_jax.evaluation.identities import (
   PersonIndex,
   check_identities,
 )
-from magnifier_jax.evaluation.match_ranks import (
-  BINS_PER_UNIT,
-  NUM_BINS,
-  BlockRanks,
-  ignore,
-  rank_matches,
+from magnifier_jax.evaluation.match_ranks import NUM_BINS, BlockRanks, ignore, rank_matches
+from magnifier_jax.evaluation.pair_distances import (
+  OperatingPoint,
+  PairDistances,
+  operating_points,
+  pair_distances,
 )
 from magnifier_jax.evaluation.sharded_ranks import rank_blocks_on_mesh
 
@@ -40,46 +40,13 @@ __all__ = [
   "Identities",
   "Nearest",
   "RankingMetrics",
-  "TrueAcceptRate",
   "evaluate_blocks",
   "evaluate_ranking",
   "nearest",
 ]
 
-SUMMARY_RANKS = (1, 5, 10, 20)
-FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
-_HISTOGRAM_BINS = 512
-
-
-class TrueAcceptRate(NamedTuple):
-  """The share of matches accepted by the loosest threshold that a false-accept rate allows.
-
-  The threshold is searched in steps of 2⁻¹⁴; at it, the rates are exact.
-
-  Attributes:
-    false_accept_rate: the rate asked for; the actual one is at most this.
-    true_accept_rate: the share of genuine pairs with a distance below the threshold.
-    distance_threshold: in the distances' unit, squared Euclidean for embeddings; a pair is
-      accepted if its distance is below.
-  """
-
-  false_accept_rate: float
-  true_accept_rate: float
-  distance_threshold: float
-
-
-class DistanceHistogram(NamedTuple):
-  """How many genuine and impostor pairs lie at which distance.
-
-  Attributes:
-    edges: [bins + 1] float64, squared Euclidean for embeddings; the last bin holds all above too.
-    genuine: [bins] int64, pairs of a query and a match.
-    impostor: [bins] int64, pairs of different people.
-  """
-
-  edges: np.ndarray
-  genuine: np.ndarray
-  impostor: np.ndarray
+_MAX_RANK = 50  # of CMC
+_SUMMARY_RANKS = (1, 5, 10, 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,39 +54,33 @@ class RankingMetrics:
   """Retrieval accuracy over the queries that have a match. Fractions, not percent.
 
   Attributes:
-    cmc: [max_rank] float64; `cmc[r - 1]` is the share of queries with a match in the first r.
+    cmc: [50] float64; `cmc[r - 1]` is the share of queries with a match in the first r.
     mAP: mean average precision, Σ(i / rankᵢ) / matches ("step").
     mAP_trapezoid: the same by the MATLAB tools' trapezoids.
     mINP: mean inverse negative penalty, matches / rank of the last match.
-    true_accept_rates: one for each false-accept rate; empty without impostor pairs.
+    operating_points: one for each false-accept rate; empty without impostor pairs.
     num_queries: evaluated queries.
     num_skipped_queries: queries left out, because nothing matches them.
     average_precision: [Q] float64, NaN where the query was left out.
-    histogram: distances of genuine and impostor pairs.
+    pair_distances: of genuine and impostor pairs.
   """
 
   cmc: np.ndarray
   mAP: float
   mAP_trapezoid: float
   mINP: float
-  true_accept_rates: tuple[TrueAcceptRate, ...]
+  operating_points: tuple[OperatingPoint, ...]
   num_queries: int
   num_skipped_queries: int
   average_precision: np.ndarray
-  histogram: DistanceHistogram
-
-  def rank(self, r: int) -> float:
-    """Returns the share of queries with a match among their first `r` images."""
-    if not 1 <= r <= len(self.cmc):
-      raise EvaluationError(f"rank {r}: CMC was computed for ranks 1 to {len(self.cmc)}")
-    return float(self.cmc[r - 1])
+  pair_distances: PairDistances
 
   def summary(self) -> dict[str, float]:
     """Returns the numbers that a table shows, by name, for JSON."""
-    ranks = {f"rank{r}": self.rank(r) for r in SUMMARY_RANKS if r <= len(self.cmc)}
+    ranks = {f"rank{r}": float(self.cmc[r - 1]) for r in _SUMMARY_RANKS}
     rates = {
-      f"tar@far={rate.false_accept_rate:g}": rate.true_accept_rate
-      for rate in self.true_accept_rates
+      f"tar@far={point.false_accept_rate:g}": point.true_accept_rate
+      for point in self.operating_points
     }
     means = {"mAP": self.mAP, "mAP_trapezoid": self.mAP_trapezoid, "mINP": self.mINP}
     counts = {
@@ -158,8 +119,6 @@ def evaluate_ranking(
   query: Identities,
   gallery: Identities,
   *,
-  max_rank: int = 50,
-  false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
   block_size: int | None = None,
   mesh: Mesh | None = None,
 ) -> RankingMetrics:
@@ -173,8 +132,6 @@ def evaluate_ranking(
     gallery_embeddings: [G, D] float32, L2-normalised. It is not copied.
     query: identities of the queries.
     gallery: identities of the gallery.
-    max_rank: how far CMC is computed.
-    false_accept_rates: rates in 0 to 1 at which to give the true-accept rate.
     block_size: queries at a time; None for a block of about 64 MB.
     mesh: devices to share the gallery, along the one axis `data`; None for those of this process
       that are no CPU, or else for numpy, which is faster than XLA on CPUs.
@@ -194,16 +151,13 @@ def evaluate_ranking(
     ranked = _rank_blocks(distance_blocks(query_embeddings, gallery_embeddings, block_size), index)
   else:
     ranked = rank_blocks_on_mesh(query_embeddings, gallery_embeddings, index, mesh, block_size)
-  return _metrics(ranked, index.num_queries, max_rank, false_accept_rates)
+  return _metrics(ranked, index.num_queries)
 
 
 def evaluate_blocks(
   blocks: Iterable[np.ndarray],
   query: Identities,
   gallery: Identities,
-  *,
-  max_rank: int = 50,
-  false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
 ) -> RankingMetrics:
   """Evaluates retrieval by distances of any origin, such as re-ranked ones.
 
@@ -212,8 +166,6 @@ def evaluate_blocks(
       4. Ignored entries are overwritten.
     query: identities of the queries, in the order of the blocks' rows.
     gallery: identities of the gallery, in the order of the blocks' columns.
-    max_rank: how far CMC is computed.
-    false_accept_rates: rates in 0 to 1 at which to give the true-accept rate.
 
   Raises:
     EvaluationError: if the blocks do not cover query × gallery, a distance is not in 0 to 4,
@@ -222,7 +174,7 @@ def evaluate_blocks(
   query = check_identities(query, len(query.person_id), "query")
   gallery = check_identities(gallery, len(gallery.person_id), "gallery")
   index = PersonIndex(query, gallery)
-  return _metrics(_rank_blocks(blocks, index), index.num_queries, max_rank, false_accept_rates)
+  return _metrics(_rank_blocks(blocks, index), index.num_queries)
 
 
 def nearest(
@@ -290,14 +242,7 @@ def _rank_blocks(
     raise EvaluationError(f"distances of {index.num_queries} queries expected, got {start}")
 
 
-def _metrics(
-  ranked_blocks: Iterable[tuple[int, BlockRanks]],
-  num_queries: int,
-  max_rank: int,
-  false_accept_rates: Sequence[float],
-) -> RankingMetrics:
-  if max_rank < 1:
-    raise EvaluationError(f"max_rank: must be at least 1, got {max_rank}")
+def _metrics(ranked_blocks: Iterable[tuple[int, BlockRanks]], num_queries: int) -> RankingMetrics:
   genuine, impostor = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
   block_scores = []
   for block_size, ranks in ranked_blocks:
@@ -312,15 +257,15 @@ def _metrics(
     )
   first_ranks = scores.first_rank[evaluated]
   return RankingMetrics(
-    cmc=np.array([np.mean(first_ranks <= r) for r in range(1, max_rank + 1)]),
+    cmc=np.array([np.mean(first_ranks <= r) for r in range(1, _MAX_RANK + 1)]),
     mAP=float(np.nanmean(scores.average_precision)),
     mAP_trapezoid=float(np.nanmean(scores.trapezoid_precision)),
     mINP=float(np.nanmean(scores.inverse_negative_penalty)),
-    true_accept_rates=_true_accept_rates(genuine, impostor, false_accept_rates),
+    operating_points=operating_points(genuine, impostor),
     num_queries=int(evaluated.sum()),
     num_skipped_queries=int(num_queries - evaluated.sum()),
     average_precision=scores.average_precision,
-    histogram=_histogram(genuine, impostor),
+    pair_distances=pair_distances(genuine, impostor),
   )
 
 
@@ -342,31 +287,3 @@ def _query_scores(query_row: np.ndarray, rank: np.ndarray, num_queries: int) -> 
   scores[2, found] = np.bincount(query_row, (earlier + precision) / 2, num_queries)[found] / count
   scores[3, found] = count / rank[first[found] + count - 1]
   return _QueryScores(*scores)
-
-
-def _true_accept_rates(
-  genuine: np.ndarray, impostor: np.ndarray, false_accept_rates: Sequence[float]
-) -> tuple[TrueAcceptRate, ...]:
-  num_impostors = impostor.sum()
-  if num_impostors == 0:
-    return ()
-  falsely_accepted, truly_accepted = np.cumsum(impostor), np.cumsum(genuine)
-  rates = []
-  for rate in false_accept_rates:
-    if not 0 < rate < 1:
-      raise EvaluationError(f"false_accept_rates: must lie between 0 and 1, got {rate}")
-    bins = np.searchsorted(falsely_accepted, rate * num_impostors, side="right")
-    accepted = truly_accepted[bins - 1] / truly_accepted[-1] if bins else 0.0
-    rates.append(TrueAcceptRate(rate, float(accepted), float(bins / BINS_PER_UNIT)))
-  return tuple(rates)
-
-
-def _histogram(genuine: np.ndarray, impostor: np.ndarray) -> DistanceHistogram:
-  width = (NUM_BINS - 1) // _HISTOGRAM_BINS
-  edges = np.arange(_HISTOGRAM_BINS + 1) * (width / BINS_PER_UNIT)
-  coarse = []
-  for counts in (genuine, impostor):
-    folded = counts[:-1].reshape(_HISTOGRAM_BINS, width).sum(axis=1)
-    folded[-1] += counts[-1]
-    coarse.append(folded)
-  return DistanceHistogram(edges, *coarse)

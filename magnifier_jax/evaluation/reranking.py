@@ -7,7 +7,7 @@ query × gallery distances are given block by block.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from magnifier_jax.evaluation.k_reciprocal import (
   expanded_neighbours,
   nearest_lists,
 )
-from magnifier_jax.evaluation.ranking import FALSE_ACCEPT_RATES, RankingMetrics, evaluate_blocks
+from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_blocks
 
 
 class RerankingOptions(NamedTuple):
@@ -46,11 +46,8 @@ def evaluate_reranked(
   query: Identities,
   gallery: Identities,
   options: RerankingOptions = PAPER_OPTIONS,
-  *,
-  max_rank: int = 50,
-  false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
 ) -> RankingMetrics:
-  """Evaluates retrieval by re-ranked distances.
+  """Evaluates retrieval by re-ranked distances; those of pairs and thresholds are in 0 to 1.
 
   Args:
     query_embeddings: [Q, D] float32, L2-normalised.
@@ -58,9 +55,6 @@ def evaluate_reranked(
     query: identities of the queries.
     gallery: identities of the gallery.
     options: k1, k2, λ.
-    max_rank: how far CMC is computed.
-    false_accept_rates: rates in 0 to 1 at which to give the true-accept rate. Thresholds are
-      re-ranked distances, 0 to 1.
 
   Raises:
     EvaluationError: as `evaluate_ranking` and `reranked_distances`.
@@ -68,9 +62,7 @@ def evaluate_reranked(
   query = check_identities(query, len(query_embeddings), "query")
   gallery = check_identities(gallery, len(gallery_embeddings), "gallery")
   blocks = reranked_distances(query_embeddings, gallery_embeddings, options)
-  return evaluate_blocks(
-    blocks, query, gallery, max_rank=max_rank, false_accept_rates=false_accept_rates
-  )
+  return evaluate_blocks(blocks, query, gallery)
 
 
 def reranked_distances(

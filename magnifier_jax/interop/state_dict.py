@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.errors import UserError
-
-Tree = dict[str, Any]
+from magnifier_jax.train_state import Tree
 
 # Our module path → PyTorch's; the first pattern that matches the whole path counts.
 _MODULES = (

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
+from magnifier_jax.devices.user_cache import cache_directory
 from magnifier_jax.errors import UserError
-from magnifier_jax.interop.state_dict import Tree, load_state_dict
+from magnifier_jax.interop.state_dict import load_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights, sha256
 from magnifier_jax.models.resnet import ARCHITECTURES, Bottleneck
+from magnifier_jax.train_state import Tree
 
 # https://pytorch.org/vision/stable/models.html, IMAGENET1K_V1, with which the authors trained. The
 # eight digits begin the SHA-256 of the file.
@@ -32,12 +34,6 @@ _BACKBONE = "base.model."  # in the names of the authors' network
 
 class BackboneError(UserError):
   """The weights of a backbone cannot be had, or are of another one."""
-
-
-def cache_directory() -> Path:
-  """Returns where downloads are kept: `magnifier_jax` in `$XDG_CACHE_HOME` or `~/.cache`."""
-  base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-  return Path(base) / "magnifier_jax"
 
 
 def imagenet_weights(backbone: str, say: Callable[[str], None]) -> WeightsFile:
@@ -123,8 +119,8 @@ def check_architecture(names: Collection[str], backbone: str, source: Path) -> N
   found = next(
     (
       name
-      for name, (block, stage_sizes) in ARCHITECTURES.items()
-      if stage_sizes == sizes and (block is Bottleneck) == bottleneck
+      for name, known in ARCHITECTURES.items()
+      if known.stage_sizes == sizes and (known.block is Bottleneck) == bottleneck
     ),
     f"ResNet of {sizes} blocks" if any(sizes) else "",
   )

@@ -69,7 +69,9 @@ class MagnifierNet(nnx.Module):
       else None
     )
     self.part_segmentation = (
-      PartSegmentationHead(stage4, **options) if config.part_segmentation else None
+      PartSegmentationHead(stage4, features=4 * self.backbone.width, **options)
+      if config.part_segmentation
+      else None
     )
     for _, module in nnx.iter_modules(self):
       if isinstance(module, ResidualBlock):

@@ -5,7 +5,7 @@ but plain JAX.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ from flax import nnx
 
 from magnifier_jax.config import Config
 from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
-
-Tree = dict[str, Any]
+from magnifier_jax.train_state import Tree
 
 
 class Network(NamedTuple):
@@ -35,17 +34,40 @@ class Network(NamedTuple):
     *,
     train: bool,
   ) -> tuple[MagnifierNetOutput, Tree]:
-    """Runs the network on normalised images; returns its output and the new batch statistics."""
-    model = nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
-    output = model(images, part_labels, keep_mask, train=train)
+    """Runs the network.
+
+    Args:
+      params: its parameters.
+      batch_stats: its running statistics.
+      images: [B, H, W, 3] uint8, RGB; they are normalised here. For images that are normalised
+        already there is `module`.
+      part_labels: see `MagnifierNet`.
+      keep_mask: see `MagnifierNet`.
+      train: use the batch's statistics and update the running ones.
+
+    Returns:
+      The output, and the new running statistics.
+    """
+    model = self.module(params, batch_stats)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    normalized = normalize(images, self.pixel_mean, self.pixel_std, wide)
+    output = model(normalized, part_labels, keep_mask, train=train)
     return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-  def normalize(self, images: jax.Array) -> jax.Array:
-    """Maps uint8 RGB images [B, H, W, 3] to (image − mean) / std in at least float32."""
-    dtype = jnp.promote_types(self.dtype, jnp.float32)
-    mean = jnp.asarray(self.pixel_mean, dtype).reshape(1, 1, 1, 3)
-    std = jnp.asarray(self.pixel_std, dtype).reshape(1, 1, 1, 3)
-    return (images.astype(dtype) - mean) / std
+  def module(self, params: Tree, batch_stats: Tree) -> MagnifierNet:
+    """Puts the network together with its arrays; it takes normalised images."""
+    return nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)
+
+
+def normalize(
+  images: jax.Array,
+  mean: tuple[float, float, float],
+  std: tuple[float, float, float],
+  dtype: jnp.dtype,
+) -> jax.Array:
+  """Returns (images − mean) / std of RGB images [B, H, W, 3] 0…255, in `dtype`."""
+  mean, std = (jnp.asarray(channels, dtype).reshape(1, 1, 1, 3) for channels in (mean, std))
+  return (images.astype(dtype) - mean) / std
 
 
 def create_network(config: Config, num_people: int) -> tuple[Network, Callable]:

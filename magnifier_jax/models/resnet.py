@@ -1,6 +1,5 @@
 """ResNet-18/34/50/101 backbones that give stage 3 and stage 4 (He et al., CVPR 2016)."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -8,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from magnifier_jax.models.convolution import Conv, Conv1x1
-from magnifier_jax.models.cpu.shift import shift
+from magnifier_jax.models.cpu import computation_order, max_pooling
 from magnifier_jax.models.layers import BatchNorm
+from magnifier_jax.models.platforms import cpu_or_default
 
 
 class ResNetFeatures(NamedTuple):
@@ -32,13 +32,12 @@ class ResidualBlock(nnx.Module):
 
 
 def relu_of_sum(x: jax.Array, residual: jax.Array) -> jax.Array:
-  """Returns max(x + residual, 0), computed once.
+  """Returns max(x + residual, 0)."""
+  return cpu_or_default(x, residual, cpu=computation_order.relu_of_sum, default=_relu_of_sum)
 
-  A maximum would be computed anew wherever it is used, because XLA takes it for cheap, and with it
-  the sums of all blocks before: eight arrays read in place of two at the end of stage 3.
-  """
-  total = x + residual
-  return jnp.where(total <= 0, 0, total)  # a NaN stays one
+
+def _relu_of_sum(x: jax.Array, residual: jax.Array) -> jax.Array:
+  return jax.nn.relu(x + residual)
 
 
 class BasicBlock(ResidualBlock):
@@ -116,6 +115,7 @@ class Architecture(NamedTuple):
 
   block: type[BasicBlock] | type[Bottleneck]
   stage_sizes: tuple[int, int, int, int]
+  width: int = 64  # channels of the stem, and of the 3×3 convolutions of stage 1
 
 
 ARCHITECTURES = {
@@ -140,7 +140,7 @@ class Stage(nnx.Module):
     rngs: nnx.Rngs,
   ):
     self.num_blocks = architecture.stage_sizes[index]
-    width = 64 * 2**index
+    width = architecture.width * 2**index
     self.features = width * architecture.block.expansion
     for i in range(self.num_blocks):
       block = architecture.block(
@@ -174,10 +174,10 @@ class ResNet(nnx.Module):
     self, name: str, *, last_stride: int, stem_relu: bool, dtype: jnp.dtype, rngs: nnx.Rngs
   ):
     architecture = ARCHITECTURES[name]
+    self.width = features = architecture.width
     self.stem_relu = stem_relu
-    self.conv1 = Conv(3, 64, 7, stride=2, dtype=dtype, rngs=rngs)
-    self.bn1 = BatchNorm(64, dtype=dtype)
-    features = 64
+    self.conv1 = Conv(3, features, 7, stride=2, dtype=dtype, rngs=rngs)
+    self.bn1 = BatchNorm(features, dtype=dtype)
     for index, stride in enumerate((1, 2, 2, last_stride)):
       stage = Stage(architecture, index, features, stride=stride, dtype=dtype, rngs=rngs)
       setattr(self, f"stage{index + 1}", stage)
@@ -197,40 +197,10 @@ class ResNet(nnx.Module):
 def max_pool_3x3(x: jax.Array) -> jax.Array:
   """Pools x [B, H, W, C] with a 3×3 window, stride 2 and padding 1; H and W even.
 
-  Rows first, each time as maxima of slices: the gradient of `reduce_window` runs on one core of a
-  CPU, which took 300 ms of a 2.7 s step.
+  The gradient goes to the first of equal maxima: row by row, on CPUs column by column.
   """
-  return _pool_three(_pool_three(x, 1), 2)
+  return cpu_or_default(x, cpu=max_pooling.max_pool_3x3, default=_max_pool_by_library)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _pool_three(x: jax.Array, axis: int) -> jax.Array:
-  """Pools with a window of 3, stride 2 and padding 1 along an axis.
-
-  The gradient goes to the first of equal maxima. It is kept which one that was, in a byte; JAX's
-  own gradient would keep all three numbers.
-  """
-  return _winners(x, axis)[0]
-
-
-def _winners(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-  """Returns the maxima, and uint8 0, 1 or 2: where in its window each lies."""
-  even, odd = (jax.lax.slice_in_dim(x, i, None, 2, axis) for i in (0, 1))
-  # Window i covers entries 2i − 1, 2i and 2i + 1; nothing lies before the first.
-  before = shift(odd, 1, axis, -jnp.inf)
-  maxima = jnp.maximum(jnp.maximum(before, even), odd)
-  return maxima, jnp.where(before == maxima, 0, jnp.where(even == maxima, 1, 2)).astype(jnp.uint8)
-
-
-def _pool_forward(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-  return _winners(x, axis)
-
-
-def _pool_backward(axis: int, winner: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
-  to_before, to_even, to_odd = (jnp.where(winner == i, grad, 0) for i in range(3))
-  to_odd += shift(to_before, -1, axis)
-  both = jnp.stack([to_even, to_odd], axis + 1)
-  return (both.reshape(*grad.shape[:axis], -1, *grad.shape[axis + 1 :]),)
-
-
-_pool_three.defvjp(_pool_forward, _pool_backward)
+def _max_pool_by_library(x: jax.Array) -> jax.Array:
+  return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

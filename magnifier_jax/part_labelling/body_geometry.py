@@ -9,9 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from magnifier_jax.body_parts import (
+  FOOT,
+  HEAD,
+  LOWER_ARM,
+  LOWER_LEG,
+  TORSO,
+  UPPER_ARM,
+  UPPER_LEG,
+)
+
 NUM_LANDMARKS = 33
 
-_HEAD, _TORSO, _UPPER_ARM, _LOWER_ARM, _UPPER_LEG, _LOWER_LEG, _FOOT = range(1, 8)
 _FACE = slice(0, 11)  # nose, eyes, ears, mouth
 _SHOULDERS, _HIPS = (11, 12), (23, 24)
 _MIN_UNIT = 4.0  # pixels; a torso seen from above or below has almost no length
@@ -35,12 +44,12 @@ class _Limb(NamedTuple):
 
 
 _LIMBS = (
-  _Limb(_UPPER_ARM, 11, 13, 0.12, in_front=True),
-  _Limb(_LOWER_ARM, 13, 15, 0.10, in_front=True),
-  _Limb(_LOWER_ARM, 15, 19, 0.10, in_front=True),  # the hand, up to the index finger
-  _Limb(_UPPER_LEG, 23, 25, 0.20),
-  _Limb(_LOWER_LEG, 25, 27, 0.16),
-  _Limb(_FOOT, 29, 31, 0.12),
+  _Limb(UPPER_ARM, 11, 13, 0.12, in_front=True),
+  _Limb(LOWER_ARM, 13, 15, 0.10, in_front=True),
+  _Limb(LOWER_ARM, 15, 19, 0.10, in_front=True),  # the hand, up to the index finger
+  _Limb(UPPER_LEG, 23, 25, 0.20),
+  _Limb(LOWER_LEG, 25, 27, 0.16),
+  _Limb(FOOT, 29, 31, 0.12),
 )
 _HEAD_RADIUS = 0.27  # torso lengths
 _TORSO_RADIUS = 0.22  # around the shoulders and hips; seen from the side they are one line
@@ -72,8 +81,8 @@ def _capsules(pose: Pose, pixels: np.ndarray, unit: float):
   points = pose.points_xy
   head = points[_FACE].mean(axis=0)
   neck = points[list(_SHOULDERS)].mean(axis=0)
-  yield _HEAD, _HEAD_RADIUS - _to_line(pixels, head, head + 0.3 * (neck - head)) / unit
-  yield _TORSO, _TORSO_RADIUS - _to_torso(pixels, points) / unit
+  yield HEAD, _HEAD_RADIUS - _to_line(pixels, head, head + 0.3 * (neck - head)) / unit
+  yield TORSO, _TORSO_RADIUS - _to_torso(pixels, points) / unit
   for limb in _LIMBS:
     for side in (0, 1):
       start, end = limb.start + side, limb.end + side

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from magnifier_jax.data.occlusion import PARTS
+from magnifier_jax.body_parts import FOOT, LOWER_LEG, NUM_PARTS, PART_NAMES, UPPER_LEG
 from magnifier_jax.part_labelling.labeller import LabellingError
 
 LEG = "leg"  # a class of whole legs: its upper half becomes upper leg, the other half lower leg
-_TARGETS = (*PARTS, LEG)
-_UPPER_LEG, _LOWER_LEG, _FOOT = (PARTS.index(part) for part in ("upper leg", "lower leg", "foot"))
+_TARGETS = (*PART_NAMES, LEG)
 
 
 class ClassMap(NamedTuple):
@@ -48,10 +47,10 @@ def _divide_legs(targets: np.ndarray) -> np.ndarray:
   if not is_leg.any():
     return targets
   rows = np.flatnonzero(is_leg.any(axis=1))
-  below = np.flatnonzero((is_leg | (targets == _FOOT) | (targets == _LOWER_LEG)).any(axis=1))
+  below = np.flatnonzero((is_leg | (targets == FOOT) | (targets == LOWER_LEG)).any(axis=1))
   knee = (rows[0] + below[-1] + 1) / 2
   is_upper = (np.arange(len(targets)) + 0.5 < knee)[:, None]
-  return np.where(is_leg, np.where(is_upper, _UPPER_LEG, _LOWER_LEG), targets).astype(np.uint8)
+  return np.where(is_leg, np.where(is_upper, UPPER_LEG, LOWER_LEG), targets).astype(np.uint8)
 
 
 def _class_map(name: str, classes: dict[str, str]) -> ClassMap:
@@ -129,7 +128,7 @@ def _repeated(name: str, runs: tuple[tuple[str, int], ...]) -> ClassMap:
 CLASS_MAPS = {
   class_map.name: class_map
   for class_map in (
-    ClassMap("parts", PARTS),
+    ClassMap("parts", PART_NAMES),
     _class_map("lip", _LIP),
     _class_map("atr", _ATR),
     _class_map("cihp", _CIHP),
@@ -183,8 +182,8 @@ def _class_number(key: Any, file: Path) -> int:
 
 
 def _target(value: Any, key: Any, file: Path) -> str:
-  if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(PARTS):
-    return PARTS[value]
+  if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < NUM_PARTS:
+    return PART_NAMES[value]
   if value in _TARGETS:
     return value
   close = difflib.get_close_matches(str(value), _TARGETS, n=1)

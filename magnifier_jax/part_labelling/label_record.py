@@ -44,7 +44,9 @@ class LabelRecord:
   def _read(self) -> None:
     lines = self._file.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
-      lines.pop()  # a kill can leave half of the last line
+      # A kill can leave half of the last line; anything else is not ours, and stays.
+      if not lines.pop().startswith(b"{"):
+        raise SourceError(f"{self._file}: not a record of part labels; move it away")
       self._whole_lines_bytes = sum(map(len, lines))
     for number, line in enumerate(lines, start=1):
       try:

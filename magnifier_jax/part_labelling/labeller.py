@@ -21,6 +21,7 @@ class PersonImage(NamedTuple):
 
   path: str  # relative, with `/`, as its part labels are named
   pixels: np.ndarray  # (H, W, 3) uint8 RGB
+  file: Path | None = None  # None where it is no file of its own
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,23 +1,29 @@
 """Labels the images of a data set that have no part labels yet, and counts what it did."""
 
 import dataclasses
-import io
 import itertools
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
-from magnifier_jax.data.image_files import encode_png
+from magnifier_jax.data.image_files import (
+  decode_image,
+  decode_part_labels,
+  encode_png,
+  is_part_labels,
+)
+from magnifier_jax.data.part_label_files import label_folder
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller, PersonImage
+from magnifier_jax.part_labelling.photographs import Photographs
 
 
 class Place(NamedTuple):
@@ -40,6 +46,7 @@ class Coverage:
   made_otherwise: Counter = dataclasses.field(default_factory=Counter)  # method → labels, kept
   nothing_found: list[str] = dataclasses.field(default_factory=list)  # images
   failed: list[str] = dataclasses.field(default_factory=list)  # what is wrong with each
+  left_alone: list[str] = dataclasses.field(default_factory=list)  # files that are no part labels
   part_pixels: np.ndarray = dataclasses.field(  # (8,) int64, of the labels of this method
     default_factory=lambda: np.zeros(NUM_PARTS, np.int64)
   )
@@ -59,25 +66,40 @@ class LabelFolder:
 
   Args:
     folder: need not exist.
+    photographs: of the data set; labels never take the place of one.
   """
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path, photographs: Photographs):
     self.folder = folder
     self.record = LabelRecord(folder)
+    self._photographs = photographs
+
+  def holds_something_else(self, place: Place) -> bool:
+    """Says whether what lies at a place is not part labels, so that it must stay."""
+    if not os.path.lexists(place.file):
+      return False
+    if not place.file.is_file() or place.file in self._photographs:
+      return True
+    content = place.file.read_bytes()
+    return self.record.method_of(place.label, content) is None and not is_part_labels(content)
 
   def write(self, place: Place, parts: np.ndarray, labeller: PartLabeller) -> None:
     """Writes labels, whole or not at all.
 
     Raises:
-      LabellingError: when the folder cannot be written to.
+      LabellingError: when the folder cannot be written to, or something else has come to lie there.
     """
     content = encode_png(parts)
-    replacement = place.file.with_name(f".{place.file.name}.tmp")
+    # A name of nobody else's: what is there under a fixed one may not be ours.
+    replacement = place.file.with_name(f".{place.file.name[:200]}.{secrets.token_hex(4)}.tmp")
     try:
       place.file.parent.mkdir(parents=True, exist_ok=True)
+      if self.holds_something_else(place):
+        raise LabellingError(f"{place.file}: appeared just now, and is not part labels; move it")
       # Recorded first: a label that is there without its line would count as made otherwise.
       self.record.add(place.label, content, labeller.method)
-      replacement.write_bytes(content)
+      with replacement.open("xb") as file:
+        file.write(content)
       os.replace(replacement, place.file)
     except OSError as error:
       raise LabellingError(
@@ -99,15 +121,13 @@ def find_places(
   Raises:
     SourceError: when the images cannot be listed.
   """
-  return [_place(builder, source, folder) for source in builder.sources(split, manual_dir)]
-
-
-def _place(builder: FileReidBuilder, source: FileSource, folder: Path | None) -> Place:
-  image = builder.part_labels_path(source.image)
-  depth = image.count("/") + 1
-  label = "/".join(source.part_labels_place.parts[-depth:])
-  own_folder = source.part_labels_place.parents[depth - 1]
-  return Place(source, image, label, (folder or own_folder) / label)
+  own_folder = label_folder(builder.data_set_folder(manual_dir))
+  places = []
+  for source in builder.sources(split, manual_dir):
+    label = source.part_labels_place.removeprefix(f"{own_folder}/")
+    image = builder.part_labels_path(source.image)
+    places.append(Place(source, image, label, (folder or own_folder) / label))
+  return places
 
 
 def count_makers(places: Sequence[Place], record: LabelRecord) -> Counter[str]:
@@ -118,11 +138,6 @@ def count_makers(places: Sequence[Place], record: LabelRecord) -> Counter[str]:
       method = record.method_of(place.label, place.file.read_bytes())
       makers["given" if method is None else str(method)] += 1
   return makers
-
-
-def label_folder(place: Place) -> Path:
-  """Returns the folder that a place's `label` is relative to."""
-  return place.file.parents[place.label.count("/")]
 
 
 def label_split(
@@ -170,13 +185,17 @@ def _is_labelled(
   coverage: Coverage,
   progress: Callable[[int], object],
 ) -> bool:
-  """Says whether an image's labels stay as they are, and counts them then."""
+  """Says whether what lies at an image's place stays as it is, and counts it then."""
+  if folder.holds_something_else(place):
+    coverage.left_alone.append(str(place.file))
+    progress(1)
+    return True
   if place.file.is_file():
     content = place.file.read_bytes()
     method = folder.record.method_of(place.label, content)
     if method is not None and method.digest == labeller.method.digest:
       coverage.made_before += 1
-      coverage.count_pixels(np.asarray(Image.open(io.BytesIO(content))))
+      coverage.count_pixels(decode_part_labels(content))
       progress(1)
       return True
     maker = "given" if method is None else str(method)
@@ -193,8 +212,9 @@ def _is_labelled(
 def _is_labelled_elsewhere(place: Place, folder: LabelFolder, labeller: PartLabeller) -> bool:
   """Says whether the data set reads this image's labels from an array; conversion is for those."""
   own = place.source.part_labels
-  is_own_folder = place.file == place.source.part_labels_place
-  return is_own_folder and own is not None and own != place.file and labeller.method.name != "files"
+  file = str(place.file)
+  is_own_folder = file == place.source.part_labels_place
+  return is_own_folder and own not in (None, file) and labeller.method.name != "files"
 
 
 def _label_chunk(
@@ -204,7 +224,8 @@ def _label_chunk(
   readable, images = [], []
   for place in chunk:
     try:
-      images.append(PersonImage(place.image, _read_pixels(builder, place.source)))
+      pixels, file = _read_pixels(builder, place.source), place.source.image.file
+      images.append(PersonImage(place.image, pixels, Path(file) if isinstance(file, str) else None))
       readable.append(place)
     except SourceError as error:
       coverage.failed.append(str(error))
@@ -225,5 +246,4 @@ def _label_chunk(
 
 
 def _read_pixels(builder: FileReidBuilder, source: FileSource) -> np.ndarray:
-  encoded = builder.read_image(source).encoded
-  return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+  return decode_image(builder.read_image(source).encoded)

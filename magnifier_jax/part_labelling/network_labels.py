@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.interop.workdir_weights import RestoredRun, restore_workdir
-from magnifier_jax.models.network import Tree
 from magnifier_jax.part_labelling.labeller import LabellingError, LabelMethod, PersonImage
 from magnifier_jax.part_labelling.score_grids import Box, classes_of_scores
+from magnifier_jax.train_state import Tree
+from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 
 _IMAGES_PER_DEVICE = 32
 _SHARE_STEPS = 3  # few: run to the end, the estimate lets small parts vanish
@@ -46,43 +46,42 @@ class NetworkLabeller:
   ):
     self._mesh = mesh_lib.data_mesh()
     self.batch_size = _IMAGES_PER_DEVICE * self._mesh.size
-    run = restore_workdir(workdir, which)
-    if not run.config.model.part_segmentation:
+    trained = open_trained_network(workdir, which)
+    if not trained.config.model.part_segmentation:
       raise LabellingError(
         f"--workdir: the network in {workdir} has no part segmentation head; it was trained with "
         "config.model.part_segmentation=False"
       )
-    self._run, self._share_steps = run, share_steps
-    self._scores = self._compiled_scores(run)
+    self._trained, self._share_steps = trained, share_steps
+    self._scores = self._compiled_scores(trained)
     self.method = LabelMethod(
       name="network",
-      model=f"{workdir}, step {run.step}",
-      sha256=_digest({"params": run.params, "batch_stats": run.batch_stats}),
+      model=f"{workdir}, step {trained.step}",
+      sha256=_digest({"params": trained.params, "batch_stats": trained.batch_stats}),
       options={
-        "image_size_hw": list(run.config.data.image_size_hw),
+        "image_size_hw": list(trained.config.data.image_size_hw),
         "share_steps": share_steps,
       },
     )
 
   def label(self, images: Sequence[PersonImage]) -> list[np.ndarray | None]:
     """See `PartLabeller`."""
-    height, width = self._run.config.data.image_size_hw
+    height, width = self._trained.config.data.image_size_hw
     batch = np.zeros((self.batch_size, height, width, 3), np.uint8)
     for row, image in zip(batch, images):
       resized = Image.fromarray(image.pixels).resize((width, height), Image.Resampling.BILINEAR)
       row[:] = np.asarray(resized)
-    scores = np.asarray(self._scores(self._run.params, self._run.batch_stats, batch))
+    scores = np.asarray(self._scores(self._trained.params, self._trained.batch_stats, batch))
     return [
       _parts(weigh_by_shares(grid, self._share_steps), image.pixels.shape[:2])
       for grid, image in zip(scores, images)
     ]
 
-  def _compiled_scores(self, run: RestoredRun):
+  def _compiled_scores(self, trained: TrainedNetwork):
     """Returns jitted (params, batch_stats, images) → scores [B, S, H/8, W/8], replicated."""
 
     def scores(params: Tree, batch_stats: Tree, images: jax.Array) -> jax.Array:
-      normalized = run.network.normalize(images)
-      output, _ = run.network.apply(params, batch_stats, normalized, train=False)
+      output, _ = trained.network.apply(params, batch_stats, images, train=False)
       return output.segmentation_logits.transpose(0, 3, 1, 2)
 
     on_all, over_batch = mesh_lib.replicated(self._mesh), mesh_lib.batch_sharding(self._mesh)
@@ -90,7 +89,7 @@ class NetworkLabeller:
       scores,
       in_shardings=(on_all, on_all, over_batch),
       out_shardings=on_all,
-      compiler_options=mesh_lib.compiler_options(self._mesh, run.network.dtype, train=False),
+      compiler_options=mesh_lib.compiler_options(self._mesh, trained.network.dtype, train=False),
     )
 
 

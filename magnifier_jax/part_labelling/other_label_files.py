@@ -31,6 +31,7 @@ class FileLabeller:
     if not folder.is_dir():
       raise LabellingError(f"--folder: no such folder: {folder}")
     self._folder, self._map, self._scale = folder, class_map, scale
+    self._taken: dict[Path, str] = {}  # file → the image whose labels it is
     self.method = LabelMethod(
       "files", str(folder), "", {"classes": list(class_map.targets), "scale": scale}
     )
@@ -40,19 +41,32 @@ class FileLabeller:
     return [self._label(image) for image in images]
 
   def _label(self, image: PersonImage) -> np.ndarray | None:
-    file = next((file for file in self._candidates(image.path) if file.is_file()), None)
+    file = next(
+      (
+        file
+        for file in self._candidates(image.path)
+        if file.is_file() and not (image.file and file.samefile(image.file))
+      ),
+      None,
+    )
     if file is None:
       return None
+    other = self._taken.setdefault(file, image.path)
+    if other != image.path:
+      raise SourceError(
+        f"{file}: fits {other}, which has it now, and {image.path}; name the files of both by "
+        "their whole paths"
+      )
     return self._map.parts(self._read(file, image.pixels.shape[:2]))
 
   def _candidates(self, path: str) -> Iterator[Path]:
     """Yields where the labels of an image may lie: the whole path first, the bare name last."""
-    parts = PurePosixPath(path).parts
+    # A path can lead out of the data set's folder, but never out of this one.
+    parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     for start in range(len(parts)):
       place = self._folder.joinpath(*parts[start:])
-      for ending in (".png", ".npy"):
-        yield place.with_suffix(ending)
-        yield place.with_name(place.name + ending)
+      yield from (place.with_name(place.name + ending) for ending in (".png", ".npy"))
+      yield from (place.with_suffix(ending) for ending in (".png", ".npy"))
 
   def _read(self, file: Path, size_hw: tuple[int, int]) -> np.ndarray:
     classes = load_part_labels(file)

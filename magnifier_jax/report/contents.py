@@ -5,12 +5,14 @@ No file handles, models or data sets: whoever evaluates fills these in, and `rep
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from magnifier_jax.config import NUM_PARTS, PublishedResult
+from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.pair_distances import OperatingPoint, PairDistances
+from magnifier_jax.report.published import NOTHING_PUBLISHED, PublishedTable
 
 
 class ReportError(UserError):
@@ -23,10 +25,10 @@ class ResultRow:
 
   Attributes:
     name: the row's heading.
-    summary: metric name ('rank1', 'rank5', 'rank10', 'rank20', 'mAP', 'mAP_trapezoid', 'mINP') →
-      fraction, 0…1; others are not shown, absent ones are shown as a dash.
+    summary: {metric: fraction}, named as in `metric_names.HEADINGS`; others are not shown, absent
+      ones are shown as a dash.
     cmc: [max_rank] float, fraction of queries whose first match is at that rank or before.
-    published: the row of `ReportData.published` that measures the same; '' where there is none.
+    published: the row of the published table that measures the same; '' where there is none.
   """
 
   name: str
@@ -39,42 +41,6 @@ class ResultRow:
       raise ReportError(
         f"results[{self.name!r}].cmc: must be of shape [max_rank], got {np.shape(self.cmc)}"
       )
-
-
-@dataclasses.dataclass(frozen=True)
-class PairDistances:
-  """How far apart the valid query–gallery pairs lie.
-
-  Attributes:
-    genuine: [bins] number of pairs of one person.
-    impostor: [bins] number of pairs of two people.
-    edges: [bins + 1] rising distances.
-    unit: the axis label, e.g. 'squared Euclidean distance'.
-  """
-
-  genuine: np.ndarray
-  impostor: np.ndarray
-  edges: np.ndarray
-  unit: str
-
-  def __post_init__(self):
-    bins = len(self.edges) - 1
-    for field in ("genuine", "impostor"):
-      if np.shape(getattr(self, field)) != (bins,):
-        raise ReportError(
-          f"distances.{field}: must have one count for each of the {bins} bins that `edges` "
-          f"bounds, got shape {np.shape(getattr(self, field))}"
-        )
-    if bins < 1 or not np.all(np.diff(self.edges) > 0):
-      raise ReportError("distances.edges: must be at least two rising distances")
-
-
-class OperatingPoint(NamedTuple):
-  """The distance below which two images are taken for one person, and what follows from it."""
-
-  false_accept_rate: float
-  true_accept_rate: float
-  distance_threshold: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +101,8 @@ class ReportData:
     num_queries: queries that the means are over.
     num_skipped_queries: queries left out because the gallery has no valid match.
     num_gallery: gallery images searched.
-    published: name of a published row → its numbers, in percent.
-    published_source: where those stand.
+    published: what was published on the same people.
+    notes: what a reader must know of the numbers, a sentence each.
     distances: genuine and impostor pairs.
     operating_points: thresholds at given false-accept rates.
     training_log: the records of `metrics.jsonl`: 'step', perhaps 'epoch', and any of 'loss/TERM',
@@ -151,8 +117,8 @@ class ReportData:
   num_queries: int
   num_skipped_queries: int
   num_gallery: int
-  published: Mapping[str, PublishedResult] = dataclasses.field(default_factory=dict)
-  published_source: str = ""
+  published: PublishedTable = NOTHING_PUBLISHED
+  notes: tuple[str, ...] = ()
   distances: PairDistances | None = None
   operating_points: tuple[OperatingPoint, ...] = ()
   training_log: Sequence[Mapping[str, float]] = ()
@@ -166,10 +132,10 @@ class ReportData:
       if not isinstance(value, str):
         raise ReportError(f"facts[{name!r}]: must be a string, got {value!r}")
     for row in self.results:
-      if row.published and row.published not in self.published:
+      if row.published and row.published not in self.published.rows:
         raise ReportError(
           f"results[{row.name!r}].published: {row.published!r} is no published row; "
-          f"there are {', '.join(map(repr, self.published)) or 'none'}"
+          f"there are {', '.join(map(repr, self.published.rows)) or 'none'}"
         )
     for line, record in enumerate(self.training_log, start=1):
       if "step" not in record:

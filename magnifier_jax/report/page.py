@@ -12,26 +12,19 @@ from typing import NamedTuple
 
 import jinja2
 
-from magnifier_jax.config import PublishedResult
-from magnifier_jax.report import figures as report_figures
+from magnifier_jax.body_parts import PARTS
+from magnifier_jax.evaluation.metric_names import HEADINGS
+from magnifier_jax.report import charts as report_charts
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.contents import ReportData, ReportError, ResultRow
 from magnifier_jax.report.html_templates import template_environment
+from magnifier_jax.report.published import PublishedResult
 
-_METRICS = {
-  "rank1": "rank 1",
-  "rank5": "rank 5",
-  "rank10": "rank 10",
-  "rank20": "rank 20",
-  "mAP": "mAP",
-  "mINP": "mINP",
-  "mAP_trapezoid": "mAP trapezoid",
-}
 _MINUS = "\u2212"
 _MISSING = "\u2013"
 
 
-class Comparison(NamedTuple):
+class PublishedComparison(NamedTuple):
   """A published row beside the row of this run that measures the same; points of a percent.
 
   Without such a row, `row` is None and the differences are NaN.
@@ -64,21 +57,22 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
 
 def render_report(data: ReportData) -> str:
   """Returns the report as one HTML page; the same data give the same page."""
-  panels = report_figures.training_panels(data.training_log)
-  charts = [report_figures.cmc_chart(data.results)]
+  panels = report_charts.training_panels(data.training_log)
+  charts = [report_charts.cmc_chart(data.results)]
   if data.distances is not None:
-    charts.append(report_figures.distance_chart(data.distances, data.operating_points))
+    charts.append(report_charts.distance_chart(data.distances, data.operating_points))
   return (
     _environment()
     .get_template("report.html")
     .render(
       data=data,
       headline=data.results[0],
-      metrics={key: name for key, name in _METRICS.items() if _is_measured(data, key)},
+      metrics={key: name for key, name in HEADINGS.items() if _is_measured(data, key)},
       comparisons=_comparisons(data),
       charts=[chart for chart in charts if chart is not None],
-      training_charts=[report_figures.training_chart(panel) for panel in panels],
-      parts=report_pictures.PARTS,
+      training_charts=[report_charts.training_chart(panel) for panel in panels],
+      distance_unit=report_charts.DISTANCE_UNIT,
+      parts=PARTS,
     )
   )
 
@@ -98,23 +92,24 @@ def _is_measured(data: ReportData, metric: str) -> bool:
   return any(metric in row.summary for row in data.results)
 
 
-def _comparisons(data: ReportData) -> list[Comparison]:
+def _comparisons(data: ReportData) -> list[PublishedComparison]:
   """Returns the published rows from the weakest to the best, as they build on each other."""
-  names = sorted(data.published, key=lambda name: data.published[name].mAP)
+  rows = data.published.rows
+  names = sorted(rows, key=lambda name: rows[name].mAP)
   return [_compare(data, name) for name in names]
 
 
-def _compare(data: ReportData, published_name: str) -> Comparison:
+def _compare(data: ReportData, published_name: str) -> PublishedComparison:
   """Compares a published row with the row of this run that measures the same, if there is one."""
   row = next((row for row in data.results if row.published == published_name), None)
-  published = data.published[published_name]
+  published = data.published.rows[published_name]
   summary = row.summary if row is not None else {}
-  return Comparison(
-    published_name,
-    published,
-    row,
-    100 * _metric(summary, "rank1") - published.rank1,
-    100 * _metric(summary, "mAP") - published.mAP,
+  return PublishedComparison(
+    name=published_name,
+    published=published,
+    row=row,
+    rank1_difference=100 * _metric(summary, "rank1") - published.rank1,
+    mAP_difference=100 * _metric(summary, "mAP") - published.mAP,
   )
 
 

@@ -2,34 +2,11 @@
 
 import base64
 import io
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from magnifier_jax.config import NUM_PARTS
-
-
-class Part(NamedTuple):
-  """A semantic part and the colour that stands for it, '#rrggbb'."""
-
-  name: str
-  colour: str
-
-
-# Okabe and Ito's palette, told apart with any colour vision. Neighbours on the body (head and
-# torso, upper and lower arm or leg) differ in lightness too.
-PARTS = (
-  Part("background", "#000000"),
-  Part("head", "#f0e442"),
-  Part("torso", "#0072b2"),
-  Part("upper arm", "#e69f00"),
-  Part("lower arm", "#cc79a7"),
-  Part("upper leg", "#009e73"),
-  Part("lower leg", "#56b4e9"),
-  Part("foot", "#d55e00"),
-)
-assert len(PARTS) == NUM_PARTS
+from magnifier_jax.body_parts import PARTS
 
 PAINT_OPACITY = 0.6
 

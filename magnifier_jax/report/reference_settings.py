@@ -1,120 +1,89 @@
-"""The settings of the authors' code, where a run differs from them, and its published row."""
+"""The settings of the authors' code, and where a run differs from them."""
 
+import functools
+import runpy
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-# From the authors' configuration of CUHK03-NP labeled; `configs/cuhk03.py` documents the fields.
-_AUTHORS = {
-  "model.backbone": "resnet50",
-  "model.last_stride": 1,
-  "model.stem_relu": False,
-  "model.global_branch": True,
-  "model.adversarial_branch": True,
-  "model.fusion_branch": True,
-  "model.part_segmentation": True,
-  "model.adversarial_dim": 1024,
-  "model.fusion_dim": 1024,
-  "model.fusion_cell": "lstm",
-  "init.backbone": "imagenet",
-  "data.image_size_hw": (384, 192),
-  "data.identities_per_batch": 16,
-  "data.images_per_identity": 4,
-  "data.part_label_resize": "bilinear",
-  "data.augmentation.erasing_part_labels": False,
-  "data.occlusion.upper_parts": 2,
-  "data.occlusion.lower_parts": 1,
-  "data.occlusion.keep_background": True,
-  "data.occlusion.per_image": False,
-  "loss.adversarial_triplet": False,
-  "loss.diversity_weight": 0.01,
-  "loss.diversity_start_epoch": 561,
-  "optimizer.learning_rate": 3.5e-4,
-  "optimizer.warmup_epochs": 10,
-  "optimizer.decay_epochs": (40,),
-  "training.num_epochs": 600,
-}
+from magnifier_jax.config import Config, ConfigError
 
-
-class ReferenceRow(NamedTuple):
-  """A row of the authors' ablation table, each of which adds something to the network."""
-
-  variant: str  # of the files in `configs/`
-  published: str  # key of `config.published`; '' where the authors give no numbers
-  adversarial_branch: bool
-  fusion_branch: bool
-  part_segmentation: bool
-  diversity: bool
-
-
-# From the weakest to the best.
-REFERENCE_ROWS = (
-  ReferenceRow("baseline", "baseline", False, False, False, False),
-  ReferenceRow("part_segmentation", "+ part segmentation", False, False, True, False),
-  ReferenceRow("adversarial", "+ semantic adversarial branch", True, False, True, False),
-  ReferenceRow(
-    "fusion", "+ semantic fusion branch, without the adversarial one", False, True, True, False
-  ),
-  ReferenceRow("no_diversity", "", True, True, True, False),
-  ReferenceRow("all", "all", True, True, True, True),
+# Fields in which a run may differ from the authors' and still be theirs, each with its reason. All
+# others are reported.
+WITHOUT_INFLUENCE = MappingProxyType(
+  {
+    "name": "a label",
+    "seed": "stated beside; the authors give none",
+    "data.dataset": "stated beside; the authors have several",
+    "data.manual_dir": "where the images lie",
+    "data.data_dir": "where the prepared copy lies",
+    "data.num_workers": "only the speed: a batch does not depend on it",
+    "model.rematerialize": "only memory and time",
+    "training.log_every_steps": "only the log",
+    "training.keep_checkpoints": "only the disk",
+    "evaluation.every_epochs": "how often the run is measured",
+    "evaluation.initial": "one measurement more, before training",
+    "evaluation.batch_size": "an embedding does not depend on the other images",
+    "evaluation.rerank": "re-ranked results are a row of their own",
+    "evaluation.save_embeddings": "one file more",
+    "evaluation.embeddings": "where embeddings lie",
+  }
 )
 
 
-def reference_row(config: Mapping[str, Any]) -> ReferenceRow | None:
-  """Returns the row of the authors' table that a run corresponds to, whatever its size.
+def configs_folder() -> Path:
+  """Returns the folder of the project's config files, in a checkout or as installed.
 
-  Args:
-    config: nested, as `Config.to_dict` returns it or a checkpoint stores it.
-
-  Returns:
-    None for a network that the table does not have.
+  Raises:
+    ConfigError: when it is in neither place.
   """
-  model, loss = config["model"], config["loss"]
-  if not model["global_branch"]:
-    return None
-  diversity = (
-    model["fusion_branch"]
-    and loss["diversity_weight"] > 0
-    and loss["diversity_start_epoch"] <= config["training"]["num_epochs"]
+  package = Path(__file__).parents[1]
+  for folder in (package / "configs", package.parent / "configs"):
+    if (folder / "cuhk03.py").exists():
+      return folder
+  raise ConfigError(
+    f"no folder `configs` in or beside {package}; install magnifier_jax again, or put the folder "
+    "of its repository there"
   )
-  switches = (
-    model["adversarial_branch"],
-    model["fusion_branch"],
-    model["part_segmentation"],
-    diversity,
-  )
-  return next((row for row in REFERENCE_ROWS if row[2:] == switches), None)
 
 
-def published_row(config: Mapping[str, Any], results: str) -> str:
-  """Returns the key of `config.published` that measures the same as a row of a run's results.
+@functools.cache
+def reference_settings() -> Mapping[str, Any]:
+  """Returns {dotted name: value} of `configs/cuhk03.py:authors`.
 
-  Args:
-    config: nested, as `Config.to_dict` returns it or a checkpoint stores it.
-    results: 'all' for the whole embedding, 'all, re-ranked', or a branch.
-
-  Returns:
-    '' where nothing like it was published.
+  Raises:
+    ConfigError: when the file is not there.
   """
-  row = reference_row(config)
-  if row is None or not row.published:
-    return ""
-  name = {"all": row.published, "all, re-ranked": f"{row.published}, re-ranked"}.get(results, "")
-  return name if name in config["published"] else ""
+  file = runpy.run_path(str(configs_folder() / "cuhk03.py"))
+  config = Config.from_config_dict(file["get_config"]("authors"))
+  return MappingProxyType(dict(leaves(config.to_dict())))
 
 
 def differences_from_reference(config: Mapping[str, Any]) -> list[str]:
-  """Returns 'field: value here (value there)' for each setting that is not the authors'.
+  """Returns 'field: value here (the authors: value there)' for each setting that is not theirs.
 
   Args:
     config: nested, as `Config.to_dict` returns it or a checkpoint stores it; a field that an
       earlier version did not have may be missing.
+
+  Raises:
+    ConfigError: when the authors' settings are not there.
   """
-  ours = dict(leaves(config))
+  ours, theirs = dict(leaves(config)), reference_settings()
   return [
-    f"{name}: {ours.get(name, 'not recorded')} (the authors: {theirs})"
-    for name, theirs in _AUTHORS.items()
-    if name not in ours or ours[name] != theirs
+    f"{name}: {_shown(name, ours, 'not recorded')} "
+    f"(the authors: {_shown(name, theirs, 'no such setting')})"
+    for name in {**theirs, **ours}
+    if name not in WITHOUT_INFLUENCE
+    and (name not in ours or name not in theirs or ours[name] != theirs[name])
   ]
+
+
+def _shown(name: str, values: Mapping[str, Any], otherwise: str) -> str:
+  """Returns a value as text; an empty string in quotes, or it would not be seen."""
+  value = values.get(name, otherwise)
+  return "''" if value == "" else str(value)
 
 
 def leaves(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison.ablation import Ablation, AblationError, PlannedRun, plan
-from magnifier_jax.report.reference_settings import REFERENCE_ROWS
+from magnifier_jax.report.published import REFERENCE_ROWS
 from magnifier_jax.tools.program import make_parser, run_tool
 
 

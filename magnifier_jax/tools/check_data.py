@@ -7,7 +7,6 @@ part labels; it shows photographs, so it belongs with the data. Exit code 0: one
 are faults that would stop training. 2: the command or the config is wrong.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,18 +16,21 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
+from magnifier_jax.body_parts import PART_NAMES, PARTS
 from magnifier_jax.config import DataConfig
 from magnifier_jax.config_argument import load_config
-from magnifier_jax.data import dataset, inspection
+from magnifier_jax.data import dataset, image_files, inspection
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
+from magnifier_jax.data.part_label_files import label_folder
 from magnifier_jax.errors import UserError
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.html_templates import template_environment
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
+_TITLE = "<title>Data check: "  # of the page
 _SAMPLES = 12  # a split
 _SAMPLE_HEIGHT = 256  # pixels
 _PRINTED = 20  # findings of a kind; the page has the others
@@ -48,18 +50,20 @@ class Sample(NamedTuple):
   part_labels: np.ndarray | None  # (H, W) uint8
 
 
-def check_data(config: DataConfig, page: Path) -> bool:
+def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
   """Prints what a data set holds and what is wrong with it, and writes a page of samples.
 
   Args:
     config: of the data.
     page: HTML file to write.
+    overwrite: whether a file there is replaced that is no such page.
 
   Returns:
     Whether one can train.
 
   Raises:
     CheckError: when the data set is not made of files, or the page's folder does not exist.
+    OverwriteError: when the page would take the place of another file.
     ConfigError: when no data set has that name.
   """
   builder = dataset.find_builder(config)
@@ -68,6 +72,7 @@ def check_data(config: DataConfig, page: Path) -> bool:
   if not page.parent.is_dir():
     raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
   manual_dir = Path(config.manual_dir).expanduser()
+  check_new(page, overwrite, written_by=_TITLE)
   result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
   makers = list(_part_label_makers(builder, manual_dir, result))
   page.write_text(_render(config, builder, result, makers), encoding="utf-8")
@@ -128,20 +133,20 @@ def _part_shares(splits: Sequence[SplitInspection]) -> Iterator[str]:
   for split in splits:
     if split.part_labels:
       shares = 100 * split.part_pixels / split.part_pixels.sum()
-      parts = zip(report_pictures.PARTS, shares)
-      yield f"{split.name}, % of pixels: " + ", ".join(
-        f"{p.name} {share:.1f}" for p, share in parts
-      )
+      parts = (f"{name} {share:.1f}" for name, share in zip(PART_NAMES, shares))
+      yield f"{split.name}, % of pixels: " + ", ".join(parts)
 
 
 def _part_label_makers(
   builder: FileReidBuilder, manual_dir: Path, result: Inspection
 ) -> Iterator[str]:
   """Yields how the part labels of each split were made, where `label_parts` made some."""
+  record = LabelRecord(label_folder(builder.data_set_folder(manual_dir)))
+  if not record.has_labels:
+    return
   for split in result.splits:
     places = labelling.find_places(builder, split.name, manual_dir, folder=None)
-    record = LabelRecord(labelling.label_folder(places[0])) if places else None
-    if record and record.has_labels:
+    if places:
       makers = labelling.count_makers(places, record)
       counts = ", ".join(f"{maker} ({labels:,})" for maker, labels in makers.items())
       yield f"{split.name}, part labels made by: {counts or 'nobody'}"
@@ -178,19 +183,19 @@ def _render(
     samples={
       split.name: [_sample(builder, source) for source in split.samples] for split in result.splits
     },
-    parts=report_pictures.PARTS,
+    parts=PARTS,
   )
 
 
 def _sample(builder: FileReidBuilder, source: FileSource) -> Sample:
-  image = Image.open(io.BytesIO(builder.read_image(source).encoded)).convert("RGB")
+  pixels = image_files.decode_image(builder.read_image(source).encoded)
   labels = None
   if source.part_labels is not None:
     try:
-      encoded = builder.read_part_labels(source, (image.height, image.width))
-      labels = np.asarray(Image.open(io.BytesIO(encoded)))
+      labels = image_files.decode_part_labels(builder.read_part_labels(source, pixels.shape[:2]))
     except UserError:
       labels = None  # a finding says so
+  image = Image.fromarray(pixels)
   image.thumbnail((image.width, _SAMPLE_HEIGHT))
   _, path, person_id, camera_id = source.image
   return Sample(path, person_id, camera_id, np.asarray(image), labels)
@@ -208,9 +213,12 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument(
     "--page", default="check_data.html", metavar="FILE", help="page to write (%(default)s)"
   )
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace a file --page that is no such page"
+  )
   options, overrides = parser.parse_known_args(argv)
   config = load_config(options.config, overrides)
-  return 0 if check_data(config.data, Path(options.page)) else 1
+  return 0 if check_data(config.data, Path(options.page), options.overwrite) else 1
 
 
 def cli() -> None:

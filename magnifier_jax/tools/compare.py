@@ -14,7 +14,7 @@ from pathlib import Path
 from magnifier_jax.comparison.output_files import check_suffix, write_comparison
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.comparison.tables import as_text
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
 
 def main(argv: Sequence[str]) -> str:
@@ -28,10 +28,12 @@ def main(argv: Sequence[str]) -> str:
     metavar="FILE",
     help="write the comparison to a .md, .json, .html or .svg file; may be repeated",
   )
+  parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
   options = parser.parse_args(argv)
   files = [Path(file) for file in options.write]
   for file in files:
     check_suffix(file)
+    check_new(file, options.overwrite)
   comparisons = compare([Path(workdir) for workdir in options.workdirs])
   for file in files:
     write_comparison(comparisons, file)

@@ -17,7 +17,7 @@ from absl import logging
 from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
 
 class ConvertError(UserError):
@@ -40,7 +40,7 @@ def import_file(config: Config, source: Path, workdir: Path) -> str:
     CheckpointError: when the workdir has checkpoints.
   """
   from magnifier_jax.interop.weights_file import read_weights
-  from magnifier_jax.interop.workdir_weights import write_workdir
+  from magnifier_jax.weights.workdir_weights import write_workdir
 
   weights = read_weights(source)
   record = write_workdir(config, weights, workdir)
@@ -56,7 +56,7 @@ def export_workdir(workdir: Path, which: str, target: Path) -> str:
   Args:
     workdir: of a run; its config lies with the checkpoint.
     which: 'latest' or 'best', by mAP.
-    target: .pth, .pt or .safetensors; is overwritten.
+    target: .pth, .pt or .safetensors; a file there is replaced.
 
   Returns:
     What was done, for the user.
@@ -66,7 +66,7 @@ def export_workdir(workdir: Path, which: str, target: Path) -> str:
     WeightsFileError: when the file cannot be written.
   """
   from magnifier_jax.interop.weights_file import check_suffix, write_weights
-  from magnifier_jax.interop.workdir_weights import read_workdir
+  from magnifier_jax.weights.workdir_weights import read_workdir
 
   check_suffix(target)
   weights = read_workdir(workdir, which)
@@ -82,6 +82,7 @@ def main(argv: list[str]) -> str:
     if options.config or overrides:
       unused = [f"--config={options.config}"] * bool(options.config) + overrides
       raise ConvertError(f"{unused[0]}: not used; the config lies with the checkpoint in {source}")
+    check_new(target, options.overwrite)
     return export_workdir(source, options.checkpoint, target)
   if not source.exists():
     raise ConvertError(f"--from: no file or workdir {source}")
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     default="latest",
     help="of a workdir; best is by mAP",
   )
+  add("--overwrite", action="store_true", help="replace the file --to")
   return parser
 
 

@@ -21,15 +21,16 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from magnifier_jax.body_parts import PART_NAMES
 from magnifier_jax.config_argument import load_config
-from magnifier_jax.data import dataset
+from magnifier_jax.data import dataset, part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder
-from magnifier_jax.data.occlusion import PARTS
 from magnifier_jax.data.records import SPLITS
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller
 from magnifier_jax.part_labelling.labelling import Coverage, LabelFolder, Place
+from magnifier_jax.part_labelling.photographs import Photographs
 from magnifier_jax.tools.program import make_parser, run_tool
 
 _NAMED = 10  # images without labels that are printed a split
@@ -44,12 +45,17 @@ def main(argv: Sequence[str]) -> int:
     raise LabellingError(f"config.data.dataset: {config.dataset} is drawn, its parts are known")
   splits = _splits(options.splits)
   labeller = _LABELLERS[options.method](options)
-  manual_dir, folder = Path(config.manual_dir).expanduser(), options.to and Path(options.to)
+  manual_dir = Path(config.manual_dir).expanduser()
+  folder = Path(options.to).expanduser() if options.to else None
   places = {
     split: _sampled(labelling.find_places(builder, split, manual_dir, folder), options.sample)
     for split in splits
   }
-  label_folder = LabelFolder(_folder(places))
+  photographs = Photographs(builder, manual_dir)
+  labels_at = folder or part_label_files.label_folder(builder.data_set_folder(manual_dir))
+  for place in {labels_at} | {p.file.parent for split in places.values() for p in split}:
+    photographs.check_folder(place, is_chosen=folder is not None)
+  label_folder = LabelFolder(labels_at, photographs)
   print(f"{labeller.method} → {label_folder.folder}", flush=True)
   coverages = []
   for split in splits:
@@ -84,10 +90,6 @@ def _sampled(places: list[Place], number: int) -> list[Place]:
   return [places[i] for i in np.unique(np.linspace(0, len(places) - 1, number).astype(int))]
 
 
-def _folder(places: dict[str, list[Place]]) -> Path:
-  return next(labelling.label_folder(place) for split in places.values() for place in split)
-
-
 def _report(coverages: Sequence[Coverage]) -> Iterator[str]:
   """Yields the lines of the summary."""
   for c in coverages:
@@ -99,9 +101,10 @@ def _report(coverages: Sequence[Coverage]) -> Iterator[str]:
       yield f"  kept: {labels:,} {maker}"
     if c.part_pixels.any():
       shares = 100 * c.part_pixels / c.part_pixels.sum()
-      yield "  % of pixels: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(PARTS, shares))
+      yield "  % of pixels: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(PART_NAMES, shares))
     yield from _named("nothing was found in", c.nothing_found)
     yield from _named("unreadable:", c.failed)
+    yield from _named("not part labels, and left as they are; move them away:", c.left_alone)
   if any(c.made_otherwise for c in coverages):
     yield "Labels that were given, or made otherwise, stay; --overwrite replaces them."
 

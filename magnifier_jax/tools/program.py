@@ -1,8 +1,10 @@
 """What the tools' command lines share: the parser, and what ends the process with which code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from magnifier_jax.errors import UserError
@@ -16,6 +18,30 @@ def make_parser(tool: str, description: str) -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
+
+
+class OverwriteError(UserError):
+  """A file that a tool would write is there already."""
+
+
+def check_new(file: Path, overwrite: bool, written_by: str = "") -> None:
+  """Keeps a tool from replacing a file that is not its own.
+
+  Args:
+    file: that the tool is going to write.
+    overwrite: whether the user has said that it may be replaced.
+    written_by: text that a file which the tool wrote has near its beginning; '' is none.
+
+  Raises:
+    OverwriteError: when it is there.
+  """
+  if overwrite or not os.path.lexists(file):
+    return
+  if written_by and file.is_file():
+    with file.open("rb") as stream:
+      if written_by.encode() in stream.read(4096):
+        return
+  raise OverwriteError(f"{file}: is there already; --overwrite replaces it")
 
 
 def run_tool(

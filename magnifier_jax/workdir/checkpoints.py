@@ -14,11 +14,13 @@ from jax.experimental import multihost_utils
 
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState, Tree
 from magnifier_jax.workdir.checkpoint_files import find_damage, write_manifest
 from magnifier_jax.workdir.metrics_log import say
+from magnifier_jax.workdir.old_records import with_todays_fields
 
 _METRICS = "metrics.json"
+_STATE = "state"  # the folder of the arrays
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a folder that is being written
 
 # Fields that may change between a run and its continuation without changing what it computes.
@@ -34,8 +36,6 @@ FREE_FIELDS = (
   "training.log_every_steps",
   "training.keep_checkpoints",
   "evaluation",
-  "published",
-  "published_source",
 )
 
 
@@ -175,7 +175,7 @@ class Checkpoints:
       restored = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
     except (OSError, ValueError, KeyError) as error:
       raise CheckpointError(f"{self._folder(step)}: damaged: {self._damage(step)}") from error
-    return RunRecord(**restored["run"])
+    return RunRecord(**with_todays_fields(restored["run"]))
 
   def restore(self, step: int, target: TrainState) -> TrainState:
     """Restores the state of `step`.
@@ -189,6 +189,31 @@ class Checkpoints:
     )
     return TrainState(**restored["state"])
 
+  def restore_weights(self, step: int, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
+    """Restores the parameters and the running statistics of `step`; nothing else is read.
+
+    Args:
+      step: one that `intact_step` returned.
+      params: `jax.ShapeDtypeStruct` leaves with the shardings to restore onto.
+      batch_stats: likewise.
+
+    Returns:
+      The parameters, and the running statistics.
+
+    Raises:
+      CheckpointError: when the checkpoint is of a network with other arrays.
+    """
+    target = {"params": params, "batch_stats": batch_stats}
+    self._check_weights(step, target)
+    arguments = ocp.args.PyTreeRestore(
+      target,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      partial_restore=True,
+    )
+    with ocp.PyTreeCheckpointer() as reader:
+      restored = reader.restore(self._folder(step) / _STATE, arguments)
+    return restored["params"], restored["batch_stats"]
+
   def wait(self) -> None:
     """Returns when every save has reached the disk."""
     self._manager.wait_until_finished()
@@ -196,6 +221,25 @@ class Checkpoints:
   def close(self) -> None:
     """Finishes what is under way."""
     self._manager.close()
+
+  def _check_weights(self, step: int, target: dict[str, Tree]) -> None:
+    """Raises `CheckpointError` unless the weights of a checkpoint are the target's.
+
+    A partial restore leaves out silently whatever only one of the two has.
+    """
+    state = self._manager.item_metadata(step)["state"]
+    there, wanted = (_shapes({name: tree[name] for name in target}) for tree in (state, target))
+    differing = [
+      f"  {name}: {there.get(name, 'nothing')} there, {wanted.get(name, 'nothing')} now"
+      for name in sorted(there.keys() | wanted.keys())
+      if there.get(name) != wanted.get(name)
+    ]
+    if differing:
+      raise CheckpointError(
+        f"{self._folder(step)}: of a network with other arrays:\n"
+        + "\n".join(differing)
+        + "\nOpen it with the version of this program that wrote it."
+      )
 
   def _folder(self, step: int) -> Path:
     return self.directory / str(step)
@@ -275,6 +319,15 @@ def _differences(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
     child = f"{path}.{name}" if path else name
     found += _differences(old.get(name), new.get(name), child)
   return found
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Returns {dotted name: shape} of all arrays."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+    for path, leaf in leaves
+  }
 
 
 def abstract_state(state: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -136,9 +136,16 @@ class Progress:
   def left(self) -> str:
     """Returns the time left as 'h:mm:ss', or '?' before anything is done."""
     if self.rate == 0:
-      return "?"
-    seconds = math.ceil((self._total - self._done) / self.rate)
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+      return format_duration(None)
+    return format_duration(math.ceil((self._total - self._done) / self.rate))
+
+
+def format_duration(seconds: float | None) -> str:
+  """Returns 'h:mm:ss'; '?' for what is not known."""
+  if seconds is None:
+    return "?"
+  whole = round(seconds)
+  return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def say(message: str) -> None:

@@ -8,19 +8,19 @@ import pytest
 
 from benchmarks import embedding, train_step
 from benchmarks.command_line import comparison_record, run, table_lines
-from benchmarks.comparison import Comparison, Probe, SideResult, fastest
+from benchmarks.comparison import Probe, SideComparison, SideResult, fastest
 from benchmarks.reporting import Column, header, line
 from benchmarks.side import Lap, Peaks, Work
 
 
-def comparison() -> Comparison:
+def comparison() -> SideComparison:
   """Returns sides whose steps take 1, 2 and 4 s against 2, 3 and 2 s."""
   sides = [
     SideResult([Lap(s, 2 * s) for s in seconds], 0.0, Peaks(100.0, 200.0), rate)
     for seconds, rate in (((1.0, 2.0, 4.0), 50e9), ((2.0, 3.0, 2.0), 100e9))
   ]
   work = Work("train_step", "cpu", 8, (384, 192), "resnet50", "float32")
-  return Comparison(work, "channels_last", [Probe("contiguous", None, "x")], 1, 10**11, *sides)
+  return SideComparison(work, "channels_last", [Probe("contiguous", None, "x")], 1, 10**11, *sides)
 
 
 def test_ratio_is_that_of_the_medians_and_its_spread_that_of_the_rounds():

@@ -12,11 +12,12 @@ from magnifier_jax import train_step
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import load_state_dict
+from magnifier_jax.train_state import Batch
 from tests.test_reference import LOSS_NAMES, assert_close, fixture, golden
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install .[torch]")
 
-from benchmarks.pytorch_magnifier import Batch, Options, Twin  # noqa: E402
+from benchmarks.pytorch_magnifier import Options, Twin  # noqa: E402
 from benchmarks.pytorch_network import part_max_pool  # noqa: E402
 
 FLOAT64 = Options(dtype=torch.float64)
@@ -78,8 +79,12 @@ def _fixture_batch() -> Batch:
   images, part_labels, person_id = fixture.batch(height=128, width=64, seed=1)
   keep_mask = ~np.isin(part_labels[:, ::2, ::2], fixture.OCCLUDED_PARTS)
   image = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-  arrays = image, part_labels.astype(np.uint8), keep_mask.astype(np.uint8), person_id
-  return Batch(*map(torch.from_numpy, arrays))
+  return Batch(
+    image=torch.from_numpy(image),
+    part_labels=torch.from_numpy(part_labels.astype(np.uint8)),
+    keep_mask=torch.from_numpy(keep_mask.astype(np.uint8)),
+    person_id=torch.from_numpy(person_id),
+  )
 
 
 def test_embedding_is_the_references():
@@ -140,8 +145,11 @@ def _golden_group(prefix: str) -> dict[str, np.ndarray]:
 
 def _corner(batch: Batch) -> Batch:
   """Returns the upper left 64 × 32 pixels, which are cheaper."""
-  image, part_labels, keep_mask, person_id = batch
-  return Batch(image[:, :64, :32], part_labels[:, :8, :4], keep_mask[:, :4, :2], person_id)
+  return batch._replace(
+    image=batch.image[:, :64, :32],
+    part_labels=batch.part_labels[:, :8, :4],
+    keep_mask=batch.keep_mask[:, :4, :2],
+  )
 
 
 def test_paper_variant_on_resnet18_has_the_losses_of_our_network(float64: None):
@@ -156,13 +164,13 @@ def test_paper_variant_on_resnet18_has_the_losses_of_our_network(float64: None):
   )
 
   @jax.jit
-  def losses(batch: train_step.Batch) -> train_step.LossTerms:
+  def losses(batch: Batch) -> train_step.LossTerms:
     output, _ = trainer.network.apply(
       params, batch_stats, batch.image, batch.part_labels, batch.keep_mask, train=True
     )
     return train_step.total_loss(output, batch, config.loss, True)
 
-  ours = losses(train_step.Batch(*map(np.asarray, batch)))._asdict()
+  ours = losses(jax.tree.map(np.asarray, batch))._asdict()
   theirs = twin.backward(batch)
   assert sorted(theirs) == sorted(ours)
   for name, value in theirs.items():

@@ -1,6 +1,8 @@
 """Small configs and data sets."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset
 from magnifier_jax.data.dataset import ReidDataset
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder
 
 from .noise_tree import write_tree
 
@@ -35,6 +38,19 @@ def _make_config(manual_dir: Path, **overrides: Any) -> Config:
 def make_config(tmp_path: Path) -> MakeConfig:
   """Makes a config whose data lie in `tmp_path`, with overrides such as `data__dataset=…`."""
   return lambda **overrides: _make_config(tmp_path, **overrides)
+
+
+@pytest.fixture
+def no_preparing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+  """Makes contexts in which preparing a data set fails the test."""
+
+  @contextlib.contextmanager
+  def context() -> Iterator[None]:
+    with monkeypatch.context() as patch:
+      patch.setattr(ReidBuilder, "write", lambda *_: pytest.fail("prepared again"))
+      yield
+
+  return context
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Opening a data set by name, and the prepared copy: never half made, never stale."""
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -51,39 +50,11 @@ def test_an_added_image_is_noticed(make_config, tmp_path):
   assert dataset.load(make_config().data).train.num_people == 3
 
 
-def test_an_unchanged_folder_is_not_prepared_again(make_config, tmp_path, monkeypatch):
+def test_an_unchanged_folder_is_not_prepared_again(make_config, tmp_path, no_preparing):
   write_tree(tmp_path)
   dataset.load(make_config().data)
-  monkeypatch.setattr(dataset, "_prepare", lambda *_: pytest.fail("prepared twice"))
-  assert len(dataset.load(make_config().data).train) == 5
-
-
-_KILLED_AT_THE_LAST_IMAGE = """
-import os, signal, sys
-from magnifier_jax.data.datasets.cuhk03_np import Cuhk03Np
-import tensorflow_datasets as tfds
-
-read_record = Cuhk03Np.read_record
-
-def read_or_die(self, source):
-  if source.image.path.endswith("bounding_box_test/0002_c1_2.png"):
-    os.kill(os.getpid(), signal.SIGKILL)
-  return read_record(self, source)
-
-Cuhk03Np.read_record = read_or_die
-builder = Cuhk03Np(config="labeled", data_dir=sys.argv[1] + "/prepared")
-builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=sys.argv[1]))
-"""
-
-
-def test_a_copy_whose_making_was_killed_is_made_anew(make_config, tmp_path, repository):
-  write_tree(tmp_path)
-  environment = {**os.environ, "PYTHONPATH": str(repository)}
-  command = [sys.executable, "-c", _KILLED_AT_THE_LAST_IMAGE, str(tmp_path)]
-  assert subprocess.run(command, env=environment, capture_output=True).returncode == -9
-  assert list((tmp_path / "prepared").rglob("*train*")), "it was killed before it wrote anything"
-  data = dataset.load(make_config().data)
-  assert [len(data.train), len(data.query), len(data.gallery)] == [5, 2, 4]
+  with no_preparing():
+    assert len(dataset.load(make_config().data).train) == 5
 
 
 def test_preparing_tells_how_far_it_is(make_config, tmp_path, capfd):
@@ -101,3 +72,23 @@ def test_real_cuhk03_has_the_published_counts(make_config, real_data):
   assert [data.train.num_people, data.query.num_people, data.gallery.num_people] == [427, 416, 416]
   assert set(data.train.camera_id) == {1, 2}
   assert not set(data.train_person_ids) & set(data.query.person_id)
+
+
+def test_a_prepared_copy_is_opened_without_tensorflow(make_config, tmp_path, repository):
+  write_tree(tmp_path)
+  config = make_config().data
+  dataset.load(config)
+  program = (
+    "import sys\n"
+    "from magnifier_jax.config_argument import load_config\n"
+    "from magnifier_jax.data import dataset\n"
+    "config = load_config(sys.argv[1], sys.argv[2:])\n"
+    "assert len(dataset.load(config.data).train) == 5\n"
+    "sys.exit('tensorflow' in sys.modules)"
+  )
+  arguments = [
+    f"{repository / 'configs' / 'cuhk03.py'}:small",
+    f"--config.data.manual_dir={config.manual_dir}",
+    f"--config.data.data_dir={config.data_dir}",
+  ]
+  subprocess.run([sys.executable, "-c", program, *arguments], cwd=repository, check=True)

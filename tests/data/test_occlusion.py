@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from magnifier_jax.body_parts import PARTS
 from magnifier_jax.config import OcclusionConfig
-from magnifier_jax.data.occlusion import PARTS, draw_kept_parts, keep_mask
+from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 
 REFERENCE = OcclusionConfig(upper_parts=2, lower_parts=1, keep_background=True, per_image=False)
 PER_IMAGE = OcclusionConfig(upper_parts=2, lower_parts=1, keep_background=True, per_image=True)

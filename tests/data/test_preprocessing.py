@@ -16,7 +16,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.data import image_ops
 from magnifier_jax.data.tensorflow_on_cpu import tf
 from magnifier_jax.interop.state_dict import load_state_dict
-from magnifier_jax.models.network import Network, create_network
+from magnifier_jax.models.network import create_network, normalize
 from tests.test_reference import fixture
 
 CONFIG = Config.from_config_dict(get_config())
@@ -52,10 +52,9 @@ def torchvision_normalize(images: np.ndarray) -> np.ndarray:
   return (images.astype(np.float32) / np.float32(255) - mean) / std
 
 
-def network() -> tuple[Network, Callable[[], tuple]]:
-  """The network, and a function that gives its shapes."""
-  made, init = create_network(CONFIG, fixture.NUM_CLASSES)
-  return made, lambda: jax.eval_shape(lambda: init(jax.random.key(0)))
+def our_normalize(images: np.ndarray) -> jax.Array:
+  """What the network does with images before its first layer."""
+  return normalize(jnp.asarray(images), CONFIG.data.pixel_mean, CONFIG.data.pixel_std, jnp.float32)
 
 
 def test_files_decode_as_in_pillow(files: list[bytes]):
@@ -72,22 +71,22 @@ def test_pixels_differ_by_a_level_at_most(ours: np.ndarray, pillows: np.ndarray)
 
 
 def test_normalisation_is_torchvisions(pillows: np.ndarray):
-  made, _ = network()
   np.testing.assert_allclose(
-    made.normalize(jnp.asarray(pillows)), torchvision_normalize(pillows), rtol=0, atol=1e-6
+    our_normalize(pillows), torchvision_normalize(pillows), rtol=0, atol=1e-6
   )
 
 
 @pytest.mark.slow
 def test_embeddings_hardly_differ(ours: np.ndarray, pillows: np.ndarray):
   """With the weights of the reference's golden numbers, at the size of the authors' images."""
-  made, shapes = network()
-  weights = load_state_dict(fixture.state_dict(), *shapes())
+  network, init = create_network(CONFIG, fixture.NUM_CLASSES)
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0)))
+  weights = load_state_dict(fixture.state_dict(), *shapes)
   params, batch_stats = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
 
   @jax.jit
   def embed(images: jax.Array) -> jax.Array:
-    output, _ = made.apply(params, batch_stats, images, train=False)
+    output = network.module(params, batch_stats)(images, train=False)
     return jnp.concatenate(list(output.embeddings().values()), axis=1)
 
   def embed_all(images: np.ndarray, normalize: Callable) -> np.ndarray:
@@ -95,7 +94,7 @@ def test_embeddings_hardly_differ(ours: np.ndarray, pillows: np.ndarray):
     return np.concatenate([embed(normalize(batch)) for batch in batches])
 
   expected = embed_all(pillows, torchvision_normalize)
-  difference = embed_all(ours, lambda batch: made.normalize(jnp.asarray(batch))) - expected
+  difference = embed_all(ours, our_normalize) - expected
   relative = np.linalg.norm(difference, axis=1) / np.linalg.norm(expected, axis=1)
   assert relative.max() < 1e-2
   assert np.median(relative) < 3e-3

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate
+from magnifier_jax import embed_dataset
 from magnifier_jax import train as train_lib
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.devices import mesh as mesh_lib
@@ -56,7 +56,7 @@ def compiled_once() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mesh_lib, "data_mesh", lambda devices=None: mesh)
     patch.setattr(train_lib, "create_trainer", _once(train_lib.create_trainer))
-    patch.setattr(evaluate, "_compiled_embedding", _once(evaluate._compiled_embedding))
+    patch.setattr(embed_dataset, "_compiled_embedding", _once(embed_dataset._compiled_embedding))
     patch.setattr(report, "write_report", lambda path, data: None)  # figures take long
     yield
 

@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
   file = tmp_path / "file"
   file.write_text("in the way")
   with pytest.raises(CompilationCacheError, match=r"--compilation_cache: cannot write in .*file/x"):
-    use_compilation_cache(str(file / "x"), {})
+    use_compilation_cache(str(file / "x"))
 
 
 def test_a_run_goes_on_without_the_users_cache(repository: Path, tmp_path: Path):

@@ -72,13 +72,13 @@ def test_true_accept_rates_are_exact_at_the_loosest_threshold():
   case = _random_case(0, ties=False, num_queries=200)
   metrics = evaluate_ranking(*case)
   genuine, impostor = opponents.pair_distances(opponents.squared_distances(*case[:2]), *case[2:])
-  for false_accept_rate, true_accept_rate, threshold in metrics.true_accept_rates:
+  for false_accept_rate, true_accept_rate, threshold in metrics.operating_points:
     assert true_accept_rate == pytest.approx(np.mean(genuine < threshold), abs=1e-9)
     assert np.mean(impostor < threshold) <= false_accept_rate
     assert np.mean(impostor < threshold + 2**-14) > false_accept_rate
-  assert [rate for rate, _, _ in metrics.true_accept_rates] == [1e-2, 1e-3, 1e-4]
-  assert metrics.histogram.genuine.sum() == len(genuine)
-  assert metrics.histogram.impostor.sum() == len(impostor)
+  assert [rate for rate, _, _ in metrics.operating_points] == [1e-2, 1e-3, 1e-4]
+  assert metrics.pair_distances.genuine.sum() == len(genuine)
+  assert metrics.pair_distances.impostor.sum() == len(impostor)
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 60, 1000])

@@ -8,9 +8,9 @@ import numpy as np
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.interop.state_dict import Tree, to_state_dict
+from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.models.network import create_network
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState, Tree
 
 
 class SmallNetwork(NamedTuple):

@@ -40,15 +40,6 @@ def test_value_and_gradients_are_those_of_the_library(size: int, stride: int):
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_other_platforms_choose_for_themselves(platform: str):
-  x, kernel = draw(8, 16, 16, 128, dtype="float32"), draw(3, 3, 128, 128, dtype="float32")
-  gradient = jax.jit(jax.grad(lambda x, kernel: jnp.square(convolve(x, kernel, 1)).sum(), (0, 1)))
-  text = gradient.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
-  assert text.count("stablehlo.convolution") == 3
-  assert "dot_general" not in text
-
-
 @pytest.mark.parametrize(
   ("shape", "features", "dtype", "chosen", "chosen_backward"),
   [

@@ -1,6 +1,5 @@
-"""Residual blocks: sums that are computed once, and rematerialization, which changes no number."""
+"""Residual blocks: rematerialization, which changes no number."""
 
-import re
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from magnifier_jax.models.resnet import BasicBlock, Bottleneck, relu_of_sum
+from magnifier_jax.models.resnet import BasicBlock, Bottleneck
 
 
 @pytest.mark.usefixtures("float64")
@@ -36,22 +35,3 @@ def test_rematerialized_block_has_the_same_value_gradient_and_statistics(block_t
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), kept, rematerialized
   )
-
-
-def test_relu_of_a_sum_and_its_gradient():
-  x, residual = jnp.array([-2.0, -1.0, 1.0, 3.0, jnp.nan]), jnp.array([1.0, 1.0, 1.0, -1.0, 1.0])
-  np.testing.assert_array_equal(relu_of_sum(x, residual), [0, 0, 2, 2, jnp.nan])
-  gradient = jax.grad(lambda x: relu_of_sum(x, residual)[:4].sum())(x)
-  np.testing.assert_array_equal(gradient[:4], [0, 0, 1, 1])
-
-
-def test_no_sum_is_computed_from_those_before_it():
-  def chain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    for _ in range(5):
-      x = relu_of_sum(x @ kernel, x)
-    return x
-
-  square = jnp.ones((64, 64))
-  program = jax.jit(chain).lower(square, square).compile().as_text()
-  operands = [text.count("%") for text in re.findall(r" fusion\(([^)]*)\)", program)]
-  assert max(operands) == 2

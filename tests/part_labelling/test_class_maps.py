@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from magnifier_jax.data.occlusion import PARTS
+from magnifier_jax.body_parts import PART_NAMES
 from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError
 
@@ -13,7 +13,7 @@ from magnifier_jax.part_labelling.labeller import LabellingError
 def _part(name: str, class_number: int) -> str:
   """Returns what a class that fills a 2 × 1 image becomes."""
   (part,) = np.unique(find_class_map(name).parts(np.full((2, 1), class_number)))
-  return PARTS[part]
+  return PART_NAMES[part]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_trousers_are_divided_half_way_down_to_the_soles():
   classes[2:8, 1] = 9  # trousers
   classes[8:10, 1] = 18  # a shoe
   parts = CLASS_MAPS["lip"].parts(classes)
-  names = [PARTS[part] for part in parts[:, 1]]
+  names = [PART_NAMES[part] for part in parts[:, 1]]
   assert names == (
     ["background"] * 2 + ["upper leg"] * 4 + ["lower leg"] * 2 + ["foot"] * 2 + ["background"] * 2
   )

@@ -60,7 +60,11 @@ def plant(root: Path) -> Planted:
   for size_hw in ((30, 40), (20, 12), (40, 10), (300, 20)):
     image = tree.next_person()[0]
     planted.add((Fault.SIZE, tree.write(image.parent.name, image.name, size_hw).name))
-  return planted | _plant_duplicates(tree) | _plant_wrong_people(tree)
+  _, turned, labelled, *_ = tree.images(image.parent.name, image.name[:4])
+  planted.add((Fault.TURNED, _turn_around(turned)))
+  planted.add((Fault.LABELS, _flip_a_checksum(tree.labels(labelled))))
+  planted |= _plant_duplicates(tree) | _plant_wrong_people(tree)
+  return planted | _plant_unused(tree)
 
 
 def _plant_wrong_names(tree: Tree) -> Planted:
@@ -79,6 +83,17 @@ def _plant_duplicates(tree: Tree) -> Planted:
     shutil.copy(image, copy)
     shutil.copy(tree.labels(image), tree.labels(copy))
   return {(Fault.DUPLICATE, copy.name) for copy in (same_person, other_person)}
+
+
+def _plant_unused(tree: Tree) -> Planted:
+  pictures = [image.rename(image.with_suffix(".bmp")) for image in tree.next_person()]
+  hidden = pictures[0].with_name(f"._{pictures[0].stem}.png")
+  hidden.write_bytes(b"of another system")
+  query = tree.next_person("query")[0]
+  for file in (query, tree.labels(query)):
+    shutil.copy(file, file.parents[1] / "bounding_box_test" / file.name)
+  planted = {(Fault.LOST_PERSON, pictures[0].name), (Fault.UNUSED, pictures[0].name)}
+  return planted | {(Fault.UNUSED, hidden.name), (Fault.IN_BOTH, query.name)}
 
 
 def _plant_wrong_people(tree: Tree) -> Planted:
@@ -115,6 +130,20 @@ _write_text = _spoil(lambda file: file.write_text("not found"))
 _save_as_bmp = _spoil(lambda file: Image.open(file).save(file, "BMP"))
 _empty = _spoil(lambda file: file.write_bytes(b""))
 _remove = _spoil(Path.unlink)
+
+
+@_spoil
+def _turn_around(file: Path) -> None:
+  exif = Image.Exif()
+  exif[0x0112] = 3  # upside down, so the part labels keep their size
+  Image.open(file).save(file, exif=exif)
+
+
+@_spoil
+def _flip_a_checksum(file: Path) -> None:
+  content = bytearray(file.read_bytes())
+  content[content.index(b"IEND") - 5] ^= 1  # the last byte of the pixels' checksum
+  file.write_bytes(content)
 
 
 def _relabel(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], str]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,14 +13,15 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+from magnifier_jax.comparison import ablation, run_clock, training_process
 from magnifier_jax.comparison import output_files as comparison_files
-from magnifier_jax.comparison import training_process
 from magnifier_jax.comparison.ablation import Ablation, AblationError, plan
-from magnifier_jax.comparison.run_clock import RunClock, RunTimes, format_duration
+from magnifier_jax.comparison.run_clock import RunClock, RunTimes
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.config import ConfigError
-from magnifier_jax.report.figures import Chart
+from magnifier_jax.report.charts import Chart
 from magnifier_jax.tools import ablate
+from magnifier_jax.workdir.metrics_log import format_duration
 from tests.data.noise_tree import write_tree
 from tests.tools.evaluated_runs import accuracies, make_report_older, write_run
 
@@ -63,7 +65,9 @@ def run_all(
   runs = plan(SMALL, ["baseline", "all"], [0, 1], output, settings)
   runner.planned = {run.workdir: run for run in runs}
   console = io.StringIO()
-  failed = Ablation(runs, output, console, runner).run()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(ablation, "run_training", runner)
+    failed = Ablation(runs, output, console).run()
   return [f"{run.variant} seed{run.seed}" for run in failed], console.getvalue()
 
 
@@ -134,6 +138,22 @@ def test_what_an_interruption_left_is_run_again(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_an_evaluation_of_another_checkpoint_or_other_people_is_not_the_end_of_a_run(
+  tmp_path: Path,
+):
+  run_all(tmp_path, FakeRunner())
+  changes = {"all/seed0": {"checkpoint_chosen_on": "test people"}}
+  changes["baseline/seed1"] = {"validation_people": 50}
+  for name, change in changes.items():
+    path = tmp_path / name / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    os.utime(path, (0, 0))  # before its report
+  runner = FakeRunner()
+  run_all(tmp_path, runner)
+  assert runner.titles == ["all seed0", "baseline seed1"]
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path):
   runner = FakeRunner("baseline")
   failed, printed = run_all(tmp_path, runner)
@@ -146,10 +166,11 @@ def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_run_without_results_has_failed(tmp_path: Path):
+def test_a_run_without_results_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+  monkeypatch.setattr(ablation, "run_training", lambda *_: 0)
   runs = plan(SMALL, ["all"], [0], tmp_path, ())
   console = io.StringIO()
-  assert Ablation(runs, tmp_path, console, lambda *_: 0).run() == runs
+  assert Ablation(runs, tmp_path, console).run() == runs
   assert "it left no results of its last step" in console.getvalue()
 
 
@@ -169,14 +190,15 @@ def test_comparison_is_written_after_every_run(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_several_data_sets_have_no_common_picture(tmp_path: Path):
+def test_several_data_sets_have_no_common_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   runs = plan(SMALL, ["all", "detected+baseline"], [0], tmp_path, FOUR_EPOCHS)
   assert runs[1].arguments[0] == "--config=configs/cuhk03.py:small,detected,baseline"
   runner = FakeRunner()
   runner.planned = {run.workdir: run for run in runs}
-  ablation = Ablation(runs, tmp_path, io.StringIO(), runner)
-  assert ablation.run() == []  # the first run's picture goes with the second's results
-  assert "cuhk03_np/detected" in ablation.compare()
+  monkeypatch.setattr(ablation, "run_training", runner)
+  both = Ablation(runs, tmp_path, io.StringIO())
+  assert both.run() == []  # the first run's picture goes with the second's results
+  assert "cuhk03_np/detected" in both.compare()
   assert not (tmp_path / "comparison.svg").exists()
 
 
@@ -209,14 +231,57 @@ def test_a_diversity_loss_that_never_starts_is_noted(tmp_path: Path):
   assert note.startswith("all: the diversity loss would start in epoch 7 of 4")
 
 
-def test_clock_of_a_resumed_run():
+def write_log(workdir: Path, *epochs: float) -> None:
+  records = [{"step": 0, "eval/mAP": 0.1}, *({"step": 10 * e, "epoch": e} for e in epochs)]
+  lines = "".join(f"{json.dumps(record)}\n" for record in records)
+  # A kill, or a look at the wrong moment, finds half a line.
+  (workdir / "metrics.jsonl").write_text(f'{lines}{{"step": 9')
+
+
+def test_clock_of_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
   now = 100.0
-  clock = RunClock(lambda: now)
-  assert (clock.read("resuming from step 60 in x"), clock.left()) == (False, None)
+  monkeypatch.setattr(run_clock.time, "monotonic", lambda: now)
+  write_log(tmp_path, 5.0, 6.0, 7.0)
+  clock = RunClock(tmp_path, num_epochs=10)
+  assert (clock.epoch, clock.left()) == (7.0, None)
+  write_log(tmp_path, 5.0, 6.0)  # the checkpoint is of epoch 6
+  clock.read()
+  assert clock.left() is None
   now = 110.0
-  assert clock.read("step 80/100  epoch 8.00  loss 1.0")
-  assert clock.whole() == pytest.approx(50.0)  # 20 steps in 10 s
+  write_log(tmp_path, 5.0, 6.0, 7.5, 8.0)
+  clock.read()
+  assert clock.whole() == pytest.approx(50.0)  # 2 epochs of 10 in 10 s
   assert clock.left() == pytest.approx(10.0)
+
+
+def test_clock_of_a_fresh_run_and_of_a_damaged_log(tmp_path: Path):
+  clock = RunClock(tmp_path, num_epochs=10)
+  assert (clock.epoch, clock.whole()) == (0.0, None)
+  (tmp_path / "metrics.jsonl").write_text("damaged\n{}\n")
+  clock.read()
+  assert clock.left() is None
+
+
+class _Terminal(io.StringIO):
+  def isatty(self) -> bool:
+    return True
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_terminal_follows_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+  [run] = plan(SMALL, ["all"], [0], tmp_path, FOUR_EPOCHS)
+
+  def train(arguments: Sequence[str], log: Path, on_line: Callable[[str], None]) -> int:
+    log.parent.mkdir(parents=True)
+    write_log(log.parent, 1.0)
+    on_line("whatever a run prints")
+    return 2
+
+  monkeypatch.setattr(ablation, "run_training", train)
+  monkeypatch.setattr(ablation, "_FOLLOW_SECONDS", 0.0)
+  console = _Terminal()
+  Ablation([run], tmp_path, console).run()
+  assert "[1/1] all, seed 0: epoch 1.00 of 4, 0:00:00 left" in console.getvalue()
 
 
 def test_time_of_later_runs():

@@ -17,6 +17,8 @@ from tests.data.noise_tree import write_images, write_tree
 
 from .planted_faults import plant
 
+_NOT_PLANTED = {Fault.SPLIT, Fault.FEW_PEOPLE, Fault.NOTHING_MATCHES}  # have tests of their own
+
 
 def _arguments(root: Path, repository: Path, *fields: str) -> list[str]:
   return [
@@ -46,7 +48,7 @@ def _found(result: Inspection) -> set[tuple[Fault, str]]:
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
   """A data set of noise in which nothing is wrong."""
-  write_tree(tmp_path, train_images=(5,) * 16, test_people=7)
+  write_tree(tmp_path, train_images=(5,) * 17, test_people=7)
   return tmp_path
 
 
@@ -56,10 +58,10 @@ def test_a_sound_data_set_has_no_findings(sound):
   assert result.can_train
   train, query, gallery = result.splits
   assert [(s.images, s.people, s.cameras) for s in result.splits] == [
-    (80, 16, 2), (7, 7, 1), (14, 7, 2)
+    (85, 17, 2), (7, 7, 1), (14, 7, 2)
   ]  # fmt: skip
-  assert train.part_labels == 80
-  assert train.part_pixels.sum() == 80 * 48 * 20
+  assert train.part_labels == 85
+  assert train.part_pixels.sum() == 85 * 48 * 20
   assert train.published == (7_368, 767, 2)
   assert gallery.sizes_hw.tolist() == [[48, 20]] * 14
   assert len(query.samples) == 4
@@ -68,7 +70,7 @@ def test_a_sound_data_set_has_no_findings(sound):
 def test_every_planted_fault_is_found_and_named(sound):
   planted = plant(sound)
   assert len(planted) >= 20
-  assert {fault for fault, _ in planted} == set(Fault) - {Fault.SPLIT, Fault.FEW_PEOPLE}
+  assert {fault for fault, _ in planted} == set(Fault) - _NOT_PLANTED
   assert _found(_inspect(sound)) == planted
 
 
@@ -87,7 +89,7 @@ def test_faults_in_real_images_are_found(real_data, tmp_path):
 
 
 def test_too_few_people_are_found(sound):
-  result = _inspect(sound, identities_per_batch=17)
+  result = _inspect(sound, identities_per_batch=18)
   assert [finding.fault for finding in result.findings] == [Fault.FEW_PEOPLE]
   assert not result.can_train
 
@@ -105,7 +107,7 @@ def test_part_labels_that_the_config_replaces_are_no_fault(sound, policy):
   result = _inspect(sound, missing_part_labels=policy)
   assert result.findings == ()
   assert [split.part_labels for split in result.splits] == [0, 0, 0]
-  assert len(_inspect(sound).findings) == 80
+  assert len(_inspect(sound).findings) == 85
 
 
 def test_junk_and_distractors_are_counted_apart(tmp_path):
@@ -134,9 +136,9 @@ def test_the_exit_code_says_whether_one_can_train(sound, repository, capsys):
   shutil.rmtree(sound / "cuhk03-np_ps_label" / "labeled" / "bounding_box_train")
   assert check_data.main(_arguments(sound, repository)) == 1
   output = capsys.readouterr().out
-  assert "✗ missing part labels: 79" in output
-  assert "and 59 more" in output
-  assert "One cannot train yet: 79 faults would stop it." in output
+  assert "✗ missing part labels: 84" in output
+  assert "and 64 more" in output
+  assert "One cannot train yet: 84 faults would stop it." in output
 
 
 def test_the_page_holds_samples_and_every_finding(sound, repository):
@@ -148,6 +150,16 @@ def test_the_page_holds_samples_and_every_finding(sound, repository):
   assert "<script" not in page
   assert "http://" not in page
   assert "https://" not in page
+
+
+def test_the_page_takes_the_place_of_no_other_file(sound, repository):
+  page = sound / "page.html"
+  page.write_text("<title>A diary</title>")
+  with pytest.raises(ValueError, match=r"page.html: is there already; --overwrite replaces it"):
+    check_data.main(_arguments(sound, repository))
+  assert page.read_text() == "<title>A diary</title>"
+  assert check_data.main([*_arguments(sound, repository), "--overwrite"]) == 0
+  assert check_data.main(_arguments(sound, repository)) == 0  # its own
 
 
 def test_the_command_prints_one_line_for_a_wrong_config(tmp_path, repository):

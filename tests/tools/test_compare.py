@@ -12,6 +12,7 @@ import pytest
 from magnifier_jax.comparison.output_files import write_comparison
 from magnifier_jax.comparison.runs import CompareError, compare
 from magnifier_jax.comparison.tables import as_json, as_markdown, as_text, switches
+from magnifier_jax.errors import UserError
 from magnifier_jax.interop.weights_file import write_weights
 from magnifier_jax.tools import convert
 from magnifier_jax.tools.compare import cli, main
@@ -140,6 +141,54 @@ def test_data_sets_have_tables_of_their_own(two_seeds: list[Path], tmp_path: Pat
   assert as_markdown(comparisons).count("The whole embedding") == 3
   with pytest.raises(CompareError, match="a picture shows one test set"):
     write_comparison(comparisons, tmp_path / "picture.svg")
+
+
+def write_metrics(workdir: Path, **values: object) -> None:
+  """Changes `metrics.json` as another evaluation of the run does."""
+  path = workdir / "metrics.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_validation_people_stand_beside_nothing_published(tmp_path: Path):
+  rows = {"all": accuracies(0.5, 0.5)}
+  write_run(tmp_path, small(data__validation_people=50), rows)
+  row = cells(as_markdown(compare([tmp_path])), "cuhk03_small")
+  assert (row[5], row[8]) == ("–", "–")
+  [group] = as_json(compare([tmp_path]))["test_sets"][0]["groups"]
+  assert (group["published_row"], group["published"]) == (None, None)
+
+
+def test_a_run_is_of_the_people_whom_it_was_evaluated_on(tmp_path: Path):
+  """Training with validation people and a test at the end leave one config.json."""
+  write_run(tmp_path, small(data__validation_people=50), {"all": accuracies(0.5, 0.5)})
+  write_metrics(tmp_path, validation_people=0)
+  [comparison] = compare([tmp_path])
+  assert comparison.dataset == "cuhk03_np/labeled"
+  assert cells(as_markdown([comparison]), "cuhk03_small")[5] == "82.4"
+  [found] = switches(comparison)
+  assert "data.validation_people: 50 (the authors: 0)" in found.settings
+
+
+def test_a_checkpoint_that_the_test_people_chose_is_a_row_that_says_so(tmp_path: Path):
+  rows = {"all": accuracies(0.5, 0.5)}
+  runs = [write_run(tmp_path / name, small(seed=i), rows) for i, name in enumerate("ab")]
+  write_metrics(runs[1], checkpoint_chosen_on="test people")
+  [comparison] = compare(runs)
+  name = "cuhk03_small (checkpoint chosen on: test people)"
+  assert [group.name for group in comparison.groups] == ["cuhk03_small", name]
+  assert f"The test people chose the checkpoint of {name}." in as_text([comparison])
+  _, own = switches(comparison)
+  assert own.settings == ["evaluation.checkpoint: best (the authors: latest)"]
+
+
+def test_a_record_with_published_numbers_of_its_own_is_one_of_today(two_seeds: list[Path]):
+  path = two_seeds[0] / "config.json"
+  record = json.loads(path.read_text())
+  record["config"] |= {"published": {"all": {"rank1": 1, "mAP": 1}}, "published_source": "there"}
+  path.write_text(json.dumps(record))
+  [comparison] = compare(two_seeds)
+  [group] = comparison.groups
+  assert cells(as_markdown([comparison]), group.name)[5] == "82.4"
 
 
 def test_shared_switches_are_said_once(tmp_path: Path):
@@ -273,6 +322,16 @@ def test_command_writes_every_format(
   assert group["published"] == {"rank1": pytest.approx(0.824), "mAP": pytest.approx(0.796)}
   assert group["untrained"]["mAP"]["mean"] == pytest.approx(0.01)
   assert group["differs_from_reference_in"][0].startswith("model.backbone: resnet18")
+
+
+def test_a_file_that_is_there_stays(two_seeds: list[Path], tmp_path: Path):
+  file = tmp_path / "README.md"
+  file.write_text("somebody's own")
+  with pytest.raises(UserError, match=r"README.md: is there already; --overwrite replaces it"):
+    main([str(two_seeds[0]), f"--write={file}"])
+  assert file.read_text() == "somebody's own"
+  main([str(two_seeds[0]), f"--write={file}", "--overwrite"])
+  assert file.read_text() == as_markdown(compare(two_seeds[:1]))
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ import jax
 import numpy as np
 import pytest
 
-from magnifier_jax import evaluate_run
+from magnifier_jax import evaluate
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.evaluate_run import load_embeddings
-from magnifier_jax.interop.initialization import initialize
+from magnifier_jax.evaluate import load_embeddings
 from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
 from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
+from magnifier_jax.tools.program import OverwriteError
+from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 from tests.test_reference import assert_close, fixture, golden
@@ -120,6 +121,7 @@ def test_every_wrong_shape_is_listed(tmp_path: Path, imported: Path):
     (["--from=FILE", "--to=x.pth", SMALL], ConvertError, r"--to: x\.pth must be a workdir"),
     (["--from=WORKDIR", "--to=x.pth", SMALL], ConvertError, r"--config=.*small: not used"),
     (["--from=WORKDIR", "--to=x.npz"], WeightsFileError, r"must end in one of \.pth"),
+    (["--from=WORKDIR", "--to=THERE.pth"], OverwriteError, r"\.pth: is there already; --overwrite"),
     (["--from=EMPTY", "--to=x.pth"], CheckpointError, r"no checkpoint there"),
     (["--from=FILE", "--to=x", "--config=configs/nowhere.py"], ConfigError, r"No such file"),
     (["--from=FILE", "--to=x", f"{SMALL}er"], ConfigError, r"no variant 'smaller'; choose from"),
@@ -134,6 +136,7 @@ def test_wrong_command_lines(
   paths = {"FILE": imported.parent / "weights.pth", "WORKDIR": imported, "EMPTY": tmp_path}
   for word, path in paths.items():
     argv = [argument.replace(f"--from={word}", f"--from={path}") for argument in argv]
+  argv = [argument.replace("THERE.pth", str(paths["FILE"])) for argument in argv]
   with pytest.raises(error, match=message):
     main(argv)
 
@@ -141,7 +144,7 @@ def test_wrong_command_lines(
 def test_command_runs_without_tensorflow(tmp_path: Path, imported: Path):
   program = (
     "import sys\nsys.modules['tensorflow'] = None\n"
-    "from magnifier_jax.interop import initialization\n"
+    "from magnifier_jax.weights import initialization\n"
     "from magnifier_jax.tools import convert\nconvert.cli()"
   )
   argv = [sys.executable, "-c", program, f"--from={imported}", f"--to={tmp_path / 'x.pth'}"]
@@ -170,10 +173,10 @@ class _GoldenSplit(SimpleNamespace):
 
 
 def _golden_batches(*_unused: object) -> Iterator[EvaluationBatch]:
-  images, _, person_id = fixture.batch(height=128, width=64, seed=1)
+  images, *_ = fixture.batch(height=128, width=64, seed=1)
   numbers = np.arange(8, dtype=np.int32)
   images = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
-  yield EvaluationBatch(images, person_id, numbers, numbers, np.ones(8, np.uint8))
+  yield EvaluationBatch(image=images, index=numbers, mask=np.ones(8, np.uint8))
 
 
 def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -192,14 +195,14 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   write_weights(tmp_path / "reference.pth", weights)
   import_file(config, tmp_path / "reference.pth", tmp_path)
 
-  split = _GoldenSplit(name="golden", person_id=np.arange(8), camera_id=np.arange(8))
+  split = _GoldenSplit(name="golden", person_id=np.zeros(8, int), camera_id=np.arange(8))
   dataset = SimpleNamespace(query=split, gallery=split)
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
-  monkeypatch.setattr(evaluate_run.dataset_lib, "load", lambda _: dataset)
+  monkeypatch.setattr(evaluate.dataset_lib, "load", lambda _: dataset)
   monkeypatch.setattr(pipeline, "evaluation_batches", _golden_batches)
-  monkeypatch.setattr(evaluate_run, "publish", lambda *_: {})
-  evaluate_run.evaluate_run(config, tmp_path)
+  monkeypatch.setattr(evaluate, "publish", lambda *_: {})
+  evaluate.evaluate_run(config, tmp_path)
 
   embeddings, *_ = load_embeddings(tmp_path / "embeddings.npz")
   ours = np.concatenate(list(embeddings.query.branches.values()), axis=1)

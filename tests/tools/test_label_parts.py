@@ -16,11 +16,11 @@ from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile
-from magnifier_jax.interop.workdir_weights import write_workdir
 from magnifier_jax.models.network import create_network
 from magnifier_jax.part_labelling.labeller import LabelMethod, PersonImage
 from magnifier_jax.part_labelling.network_labels import weigh_by_shares
 from magnifier_jax.tools import check_data, label_parts
+from magnifier_jax.weights.workdir_weights import write_workdir
 from tests.data.noise_tree import FOLDERS, image_file, write_tree
 
 _TRAIN_IMAGES = 8

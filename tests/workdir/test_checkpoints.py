@@ -10,7 +10,7 @@ import pytest
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices.mesh import data_mesh, replicated
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
@@ -83,3 +83,36 @@ def test_what_may_change_does_not_hinder_a_continuation(tmp_path: Path):
 def test_another_number_of_people_is_another_run(tmp_path: Path):
   with pytest.raises(CheckpointError, match="num_people: 3 there, 4 now"):
     check_same_run(tmp_path, RECORD, run_record(CONFIG, 4, 2))
+
+
+def weights_target(state: TrainState) -> tuple[dict, dict]:
+  return abstract_state((state.params, state.batch_stats), replicated(data_mesh()))
+
+
+def test_weights_come_back_whatever_the_optimiser_was(tmp_path: Path):
+  checkpoints = Checkpoints(tmp_path)
+  state = make_state(2)._replace(opt_state={"momentum": jnp.zeros((5,))})
+  checkpoints.save(state, RECORD)
+  checkpoints.wait()
+  params, batch_stats = checkpoints.restore_weights(2, *weights_target(make_state(0)))
+  jax.tree.map(np.testing.assert_array_equal, params, state.params)
+  jax.tree.map(np.testing.assert_array_equal, batch_stats, state.batch_stats)
+  assert params["kernel"].sharding.is_equivalent_to(replicated(data_mesh()), 2)
+
+
+@pytest.mark.parametrize(
+  ("params", "difference"),
+  [
+    ({"kernel": np.zeros((3, 3))}, r"params\.kernel: \(2, 3\) there, \(3, 3\) now"),
+    ({}, r"params\.kernel: \(2, 3\) there, nothing now"),
+    (
+      {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)},
+      r"params\.bias: nothing there, \(3,\) now",
+    ),
+  ],
+)
+def test_weights_of_another_network_are_refused(tmp_path: Path, params: dict, difference: str):
+  checkpoints = save_all(tmp_path, {2: 0.1})
+  target = weights_target(make_state(0)._replace(params=params))
+  with pytest.raises(CheckpointError, match=difference):
+    checkpoints.restore_weights(2, *target)

@@ -67,6 +67,8 @@ def read_protocol(mat_file: Path, boxes: str, split: str) -> list[MatImage]:
   try:
     protocol = scipy.io.loadmat(protocol_file)
     rows = protocol[_INDEX[split]].ravel().astype(int) - 1
+    if (rows < 0).any():
+      raise ValueError(f"{_INDEX[split]} counts from 1")
     images = [
       _image(mat_file, boxes, protocol["filelist"].ravel()[row].item(), *who)
       for row, *who in zip(
@@ -87,7 +89,7 @@ def read_cell(cell: MatCell) -> ImageFile:
     SourceError: when `cuhk-03.mat` is damaged or has no image there.
   """
   try:
-    file = _open(cell.mat_file)
+    file = _open(cell.mat_file, cell.mat_file.stat().st_ctime_ns)
     people = file[file[cell.boxes][()].ravel()[cell.pair - 1]]
     pixels = file[people[cell.number - 1, cell.person - 1]][()]
   except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
@@ -99,7 +101,8 @@ def read_cell(cell: MatCell) -> ImageFile:
 
 
 @functools.lru_cache(maxsize=1)
-def _open(mat_file: Path) -> h5py.File:
+def _open(mat_file: Path, changed: int) -> h5py.File:
+  del changed  # a file that takes the place of another is opened anew
   return h5py.File(mat_file, "r")
 
 

@@ -68,7 +68,12 @@ class Cuhk03Np(SplitFolderBuilder):
       return cuhk03_mat.read_cell(source.image.file)
     return super().read_image(source)
 
-  def stored_bytes(self, image: ListedImage) -> int:
+  def describe(self, source: FileSource) -> str:
+    cell = source.image.file
+    where = f"|{cell.pair}|{cell.person}|{cell.number}" if isinstance(cell, MatCell) else ""
+    return super().describe(source) + where
+
+  def image_file(self, image: ListedImage) -> str:
     if isinstance(image.file, MatCell):
-      return image.file.mat_file.stat().st_size
-    return super().stored_bytes(image)
+      return str(image.file.mat_file)
+    return super().image_file(image)

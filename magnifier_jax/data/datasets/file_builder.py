@@ -1,27 +1,26 @@
 """Base of the builders that read the user's image files, with part labels beside them."""
 
-import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from magnifier_jax.data import image_files, part_label_files
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder, Sources
 from magnifier_jax.data.image_files import ImageFile
-from magnifier_jax.data.records import (
-  SPLITS,
-  Record,
-  ReidBuilder,
-  SourceError,
-  SplitCounts,
-)
+from magnifier_jax.data.image_folders import Unused
+from magnifier_jax.data.records import Record, SourceError, SplitCounts
 
 JUNK_PERSON_ID = -1
+_NUMBERS = np.iinfo(np.int32)  # of people and cameras
 
 
 class ListedImage(NamedTuple):
   """An image that was found, but not read yet."""
 
-  file: Any  # a `Path`, or what else `FileReidBuilder.read_image` of its data set takes
+  file: Any  # its path, str, or what else `FileReidBuilder.read_image` of its data set takes
   path: str  # relative, with `/`, unique within its split
   person_id: int | None  # None where the file's name does not tell
   camera_id: int | None
@@ -32,8 +31,8 @@ class FileSource(NamedTuple):
 
   split: str
   image: ListedImage
-  part_labels: Path | None  # None where there are none
-  part_labels_place: Path  # where they are looked for first
+  part_labels: str | None  # path of the file; None where there are none
+  part_labels_place: str  # where they are looked for first
 
 
 class FileReidBuilder(ReidBuilder):
@@ -56,6 +55,7 @@ class FileReidBuilder(ReidBuilder):
       **kwargs: as TFDS's builders.
     """
     self.missing_part_labels = missing_part_labels
+    self.unused: dict[str, list[Unused]] = {}  # by split, since it was last listed
     super().__init__(**kwargs)
 
   def data_set_folder(self, manual_dir: Path) -> Path:
@@ -79,6 +79,17 @@ class FileReidBuilder(ReidBuilder):
     """Returns the path below `data_set_folder` that an image's part labels are named after."""
     return image.path
 
+  def clashing_labels(self, split_paths: Sequence[str], manual_dir: Path) -> frozenset[str]:
+    """Returns the names of part labels that several images would share.
+
+    Args:
+      split_paths: `part_labels_path` of the images of a split.
+      manual_dir: folder that holds the data set.
+    """
+    del manual_dir
+    # In most layouts no two splits have a folder in common.
+    return part_label_files.clashing_names(split_paths)
+
   def published_counts(self) -> dict[str, SplitCounts]:
     """Returns the published counts by split; {} when nobody published any."""
     return self.PUBLISHED_COUNTS
@@ -93,11 +104,9 @@ class FileReidBuilder(ReidBuilder):
     if split == "train":
       images = [image for image in images if image.person_id != JUNK_PERSON_ID]
     paths = [self.part_labels_path(image) for image in images]
-    found = part_label_files.find_part_labels(folder, paths)
-    return [
-      FileSource(split, image, labels, next(part_label_files.possible_part_labels(folder, path)))
-      for image, labels, path in zip(images, found, paths)
-    ]
+    clashes = self.clashing_labels(paths, manual_dir)
+    found = part_label_files.find_part_labels(folder, paths, clashes)
+    return [FileSource(split, image, *labels) for image, labels in zip(images, found)]
 
   def check_sources(self, split: str, sources: Sequence[FileSource]) -> None:
     """Refuses training images without part labels, unless the config says otherwise."""
@@ -123,11 +132,17 @@ class FileReidBuilder(ReidBuilder):
     """Returns person and camera.
 
     Raises:
-      SourceError: when the file's name does not tell.
+      SourceError: when the file's name does not tell, or int32 cannot hold a number.
     """
     _, _, person_id, camera_id = source.image
     if person_id is None or camera_id is None:
       raise SourceError(f"{source.image.file}: person and camera unknown; {self.naming()}")
+    for what, number in (("person", person_id), ("camera", camera_id)):
+      if not _NUMBERS.min <= number <= _NUMBERS.max:
+        raise SourceError(
+          f"{source.image.file}: {what} {number} is too large; numbers go up to {_NUMBERS.max}. "
+          "Number people and cameras from 1"
+        )
     return person_id, camera_id
 
   def read_image(self, source: FileSource) -> ImageFile:
@@ -136,7 +151,7 @@ class FileReidBuilder(ReidBuilder):
     Raises:
       SourceError: when it does not.
     """
-    return image_files.read_image(source.image.file)
+    return image_files.read_image(Path(source.image.file))
 
   def read_part_labels(self, source: FileSource, size_hw: tuple[int, int]) -> bytes:
     """Reads the part labels of one image, or makes what stands in for them.
@@ -152,32 +167,38 @@ class FileReidBuilder(ReidBuilder):
       SourceError: when they are damaged, or missing and not to be replaced.
     """
     if source.part_labels is not None:
-      return image_files.read_part_labels(source.part_labels, size_hw)
+      return image_files.read_part_labels(Path(source.part_labels), size_hw)
     if source.split != "train" or self.missing_part_labels == "background":
       return part_label_files.background_labels(size_hw)
     if self.missing_part_labels == "refuse":
       raise _missing_part_labels(source)
     return part_label_files.band_labels(size_hw)
 
-  def fingerprint(self, manual_dir: Path) -> str:
-    """Digests the names and sizes of all files, and whom they show."""
-    digest = hashlib.sha256()
-    for source in (source for split in SPLITS for source in self.sources(split, manual_dir)):
-      labels = source.part_labels
-      about_labels = (
-        self.missing_part_labels if labels is None else (labels.suffix, labels.stat().st_size)
-      )
-      image = source.image
-      about_image = image.path, image.person_id, image.camera_id, self.stored_bytes(image)
-      digest.update(f"{source.split}|{about_image}|{about_labels}\n".encode())
-    return digest.hexdigest()
+  def describe(self, source: FileSource) -> str:
+    """Returns whom an image shows and what its part labels are; see `ReidBuilder.describe`."""
+    image, labels = source.image, source.part_labels
+    kind = "none" if labels is None else os.path.splitext(labels)[1]
+    return f"{image.path}|{image.person_id}|{image.camera_id}|{kind}"
 
-  def stored_bytes(self, image: ListedImage) -> int:
-    """Returns how large an image's file is; −1 when a list names a file that is not there."""
-    try:
-      return image.file.stat().st_size
-    except OSError:
-      return -1
+  def files(self, source: FileSource) -> tuple[str, ...]:
+    """Returns the files of an image and its part labels; see `ReidBuilder.files`."""
+    image = self.image_file(source.image)
+    labels = source.part_labels
+    return (image,) if labels is None else (image, labels)
+
+  def image_file(self, image: ListedImage) -> str:
+    """Returns the file that an image is read from."""
+    return image.file
+
+  def recipe(self) -> str:
+    """Returns which version of the code reads files; see `ReidBuilder.recipe`."""
+    return f"reader {image_files.READER_VERSION}"
+
+  def options(self, sources: Sources | None = None) -> dict[str, str]:
+    """Returns what stands in for missing part labels; see `ReidBuilder.options`."""
+    if sources is None or any(source.part_labels is None for source in sources["train"]):
+      return {"missing_part_labels": self.missing_part_labels}
+    return {}
 
 
 def find_folder(manual_dir: Path, names: Sequence[str]) -> Path:

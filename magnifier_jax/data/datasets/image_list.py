@@ -1,22 +1,19 @@
 """A data set of the user's own: a CSV file that lists the images, or a folder a split."""
 
-import csv
-import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
+from magnifier_jax.data import part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, ListedImage
-from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, named_image
-from magnifier_jax.data.image_files import IMAGE_SUFFIXES
+from magnifier_jax.data.datasets.image_table import read_table
+from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, instead_of_images, list_named
+from magnifier_jax.data.image_folders import Unused
 from magnifier_jax.data.records import SPLITS, SourceError, SourceMissingError
 
 CSV_NAME = "images.csv"
-_COLUMNS = ("image", "person", "camera", "split")
-_CAMERA = re.compile(r"c?(\d+)")
 
 
 class ImageList(FileReidBuilder):
@@ -45,6 +42,7 @@ class ImageList(FileReidBuilder):
     self.folder = folder
     # Two data sets of a user have two prepared copies.
     self.name = f"image_list_{folder}"
+    self._table: _Table | None = None
     super().__init__(**kwargs)
 
   def data_set_folder(self, manual_dir: Path) -> Path:
@@ -58,61 +56,52 @@ class ImageList(FileReidBuilder):
 
   def list_images(self, split: str, manual_dir: Path) -> list[ListedImage]:
     folder = self.data_set_folder(manual_dir)
-    table = folder / CSV_NAME
-    if table.is_file():
-      images = [image for row_split, image in _read_table(table) if row_split == split]
+    if (folder / CSV_NAME).is_file():
+      images = self._read_table(folder / CSV_NAME).images[split]
       if not images:
-        raise SourceError(f"{table}: no row has the split {split}")
+        raise SourceError(f"{folder / CSV_NAME}: no row has the split {split}")
+      self.unused[split] = []  # what a table does not list is nobody's mistake
       return images
-    return list(_find_images(folder, split))
+    images, self.unused[split] = _find_images(folder, split)
+    return images
+
+  def clashing_labels(self, split_paths: Sequence[str], manual_dir: Path) -> frozenset[str]:
+    table = self.data_set_folder(manual_dir) / CSV_NAME
+    if not table.is_file():
+      return super().clashing_labels(split_paths, manual_dir)
+    # A table can have images of one folder in several splits.
+    return self._read_table(table).clashes
+
+  def _read_table(self, table: Path) -> "_Table":
+    """Returns what a table lists; it is read again only when it has changed."""
+    about = table.stat()
+    version = table, about.st_ino, about.st_size, about.st_mtime_ns
+    if self._table is None or self._table.version != version:
+      images = read_table(table)
+      paths = (image.path for split in images.values() for image in split)
+      self._table = _Table(version, images, part_label_files.clashing_names(paths))
+    return self._table
 
 
-def _find_images(folder: Path, split: str) -> Iterator[ListedImage]:
-  """Yields the images below a split's folder, by path."""
-  places = [folder / name for name in (split, SPLIT_FOLDERS[split])]
-  place = next((place for place in places if place.is_dir()), places[0])
-  files = sorted(
-    file
-    for file in place.rglob("*")
-    if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
-  )
-  if not files:
+class _Table(NamedTuple):
+  """A table that was read."""
+
+  version: tuple[Path, int, int, int]  # of the file
+  images: dict[str, list[ListedImage]]  # by split
+  clashes: frozenset[str]  # names of part labels that several images would share
+
+
+def _find_images(folder: Path, split: str) -> tuple[list[ListedImage], list[Unused]]:
+  """Returns the images below a split's folder, by path, and what is not used there."""
+  places = [folder / name for name in dict.fromkeys((split, SPLIT_FOLDERS[split]))]
+  there = [place for place in places if place.is_dir()] or places
+  place, *others = there
+  images, unused = list_named(place, place.name, nested=True) if place.is_dir() else ([], [])
+  if not images:
     raise SourceMissingError(
-      f"{place}: no images there; a data set of your own has {CSV_NAME} or folders "
-      f"{', '.join(SPLITS)} in {folder}. config.data.manual_dir is the folder that holds "
-      f"{folder.name}, config.data.dataset is 'image_list/{folder.name}'"
+      f"{place}: no images there{instead_of_images(unused)}; a data set of your own has {CSV_NAME} "
+      f"or folders {', '.join(SPLITS)} in {folder}. config.data.manual_dir is the folder that "
+      f"holds {folder.name}, config.data.dataset is 'image_list/{folder.name}'"
     )
-  for file in files:
-    yield named_image(file, file.relative_to(folder).as_posix())
-
-
-def _read_table(table: Path) -> list[tuple[str, ListedImage]]:
-  """Returns split and image of each row."""
-  try:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-      reader = csv.DictReader(file)
-      missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-      if missing:
-        raise SourceError(
-          f"{table}: column {missing[0]!r} missing; the columns are {', '.join(_COLUMNS)}"
-        )
-      rows = [_read_row(row, table, reader.line_num) for row in reader]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise SourceError(f"{table}: not a CSV file in UTF-8 ({error})") from error
-  repeated = [path for path, times in Counter(i.path for _, i in rows).items() if times > 1]
-  if repeated:
-    raise SourceError(f"{table}: image {repeated[0]!r} is listed twice; list it once")
-  return rows
-
-
-def _read_row(row: dict[str, str | None], table: Path, line: int) -> tuple[str, ListedImage]:
-  path, person, camera, split = ((row[name] or "").strip() for name in _COLUMNS)
-  camera_number = _CAMERA.fullmatch(camera)
-  if split not in SPLITS:
-    raise SourceError(f"{table}: line {line}: split {split!r} is none of {', '.join(SPLITS)}")
-  if not re.fullmatch(r"-?\d+", person) or camera_number is None:
-    raise SourceError(
-      f"{table}: line {line}: person {person!r} and camera {camera!r} must be whole numbers"
-    )
-  image = ListedImage(table.parent / path, path, int(person), int(camera_number[1]))
-  return split, image
+  reason = f"a folder that is not used, since {place.name} is there"
+  return images, unused + [Unused(str(other), 1, reason) for other in others if other.is_dir()]

@@ -11,7 +11,7 @@ from magnifier_jax.data.records import SourceError, SourceMissingError, SplitCou
 
 # Person, image number, camera: 0000_000_01_0303morning_0008_0.jpg.
 _NAME = re.compile(r"\d+_\d+_(?P<camera_id>\d+)_")
-_LINE = re.compile(r"(?P<path>\S.*?)\s+(?P<person_id>\d+)")
+_LINE = re.compile(r"(?P<path>\S.*?)\s+(?P<person_id>\d{1,99})")
 _LISTS = {
   "train": ("list_train.txt",),
   "trainval": ("list_train.txt", "list_val.txt"),
@@ -96,7 +96,7 @@ class Msmt17(FileReidBuilder):
 
 def _listed(folder: Path, path: str, person_id: int) -> ListedImage:
   name = _NAME.match(path.rsplit("/", 1)[-1])
-  return ListedImage(folder / path, path, person_id, int(name["camera_id"]) if name else None)
+  return ListedImage(f"{folder}/{path}", path, person_id, int(name["camera_id"]) if name else None)
 
 
 def _read_lines(file: Path) -> list[re.Match[str]]:

@@ -1,12 +1,13 @@
 """Data sets with a folder a split and person and camera in the file names, as Market-1501 began."""
 
 import re
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
-from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, ListedImage, find_folder
-from magnifier_jax.data.records import SourceMissingError
+from magnifier_jax.data.image_folders import FolderListing, Unused
+from magnifier_jax.data.records import SourceError, SourceMissingError
 
 SPLIT_FOLDERS = {
   "train": "bounding_box_train",
@@ -32,14 +33,17 @@ class SplitFolderBuilder(FileReidBuilder):
 
   def list_images(self, split: str, manual_dir: Path) -> list[ListedImage]:
     folder = self.images_folder(manual_dir) / SPLIT_FOLDERS[split]
-    images = image_files.list_images(folder) if folder.is_dir() else []
+    images, self.unused[split] = (
+      list_named(folder, folder.name, nested=False) if folder.is_dir() else ([], [])
+    )
     if not images:
       raise SourceMissingError(
-        f"{folder}: {'no images there' if folder.is_dir() else 'no such folder'}; it should hold "
+        f"{folder}: {'no images there' if folder.is_dir() else 'no such folder'}"
+        f"{instead_of_images(self.unused[split])}; it should hold "
         f"the {split} images of {self.TITLE}, named as {self.EXAMPLE}. config.data.manual_dir is "
         f"the folder that holds {self.FOLDER_NAMES[0]}"
       )
-    return [named_image(file, f"{folder.name}/{file.name}") for file in images]
+    return images
 
   def naming(self) -> str:
     return (
@@ -48,9 +52,48 @@ class SplitFolderBuilder(FileReidBuilder):
     )
 
 
-def named_image(file: Path, path: str) -> ListedImage:
+def instead_of_images(unused: Sequence[Unused]) -> str:
+  """Returns what lies in a folder without images, to complete a message about it."""
+  return f" (but {unused[0]})" if unused else ""
+
+
+def list_named(folder: Path, path: str, *, nested: bool) -> tuple[list[ListedImage], list[Unused]]:
+  """Lists the images of a folder, whose names tell person and camera, and what is not used there.
+
+  Args:
+    folder: exists.
+    path: of the folder below the data set's.
+    nested: whether images in folders inside are listed too.
+
+  Raises:
+    SourceError: when the folder cannot be read.
+  """
+  try:
+    listing = FolderListing(str(folder), nested=nested)
+  except OSError as error:
+    raise SourceError(f"{folder}: cannot be read ({error.strerror})") from error
+  images = [_named_image(f"{folder}/{inside}", f"{path}/{inside}") for inside in listing.paths]
+  people = {image.person_id for image in images}
+  return images, [*_lost_people(folder, listing.other_images, people), *listing.unused]
+
+
+def _named_image(file: str, path: str) -> ListedImage:
   """Returns an image of the person and camera that its name begins with, as in 0002_c1s1_7.jpg."""
-  name = _NAME.match(file.name)
+  name = _NAME.match(path, path.rfind("/") + 1)
   if name is None:
     return ListedImage(file, path, None, None)
   return ListedImage(file, path, int(name["person_id"]), int(name["camera_id"]))
+
+
+def _lost_people(
+  folder: Path, other_images: Sequence[str], people: Set[int | None]
+) -> Iterator[Unused]:
+  """Yields the people of whom there are images in other formats only."""
+  lost: dict[int, list[str]] = {}
+  for path in other_images:
+    person_id = _named_image(path, path).person_id
+    if person_id is not None and person_id not in people:
+      lost.setdefault(person_id, []).append(path)
+  for person_id, paths in lost.items():
+    reason = f"all there is of person {person_id}, and in no format that is used"
+    yield Unused(f"{folder}/{paths[0]}", len(paths), reason, is_person=True)

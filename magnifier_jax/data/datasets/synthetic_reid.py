@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from magnifier_jax.data.records import Record, ReidBuilder
+from magnifier_jax.data.datasets.reid_builder import ReidBuilder
+from magnifier_jax.data.records import Record
 from magnifier_jax.data.synthetic import appearance as pedestrian_appearance
 from magnifier_jax.data.synthetic import body as pedestrian_body
 from magnifier_jax.data.synthetic import cameras as synthetic_cameras
@@ -96,10 +97,10 @@ class SyntheticReid(ReidBuilder):
       for number in numbers
     ]
 
-  def fingerprint(self, manual_dir: Path | None) -> str:
-    del manual_dir
+  def recipe(self) -> str:
     # The code is all that the pictures come from, so a copy drawn by other code is stale.
-    return hashlib.sha256(b"".join(file.read_bytes() for file in _DRAWING_CODE)).hexdigest()
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in _DRAWING_CODE)).hexdigest()
+    return f"{code}, seed {self.builder_config.seed}"
 
   def read_record(self, source: Shot) -> Record:
     drawn = draw_pedestrian(

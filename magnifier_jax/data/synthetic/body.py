@@ -10,9 +10,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from magnifier_jax.body_parts import (
+  BACKGROUND,
+  FOOT,
+  HEAD,
+  LOWER_ARM,
+  LOWER_LEG,
+  TORSO,
+  UPPER_ARM,
+  UPPER_LEG,
+)
 from magnifier_jax.data.synthetic.appearance import Fabric, Person
-
-BACKGROUND, HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, FOOT = range(8)
 
 _ROUND = ((0.0, 0.45), (0.12, 0.8), (0.35, 1.0), (0.65, 1.0), (0.88, 0.75), (1.0, 0.4))
 # Metres towards the camera, so that parts that touch are painted in this order.

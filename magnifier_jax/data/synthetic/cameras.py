@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from magnifier_jax.body_parts import BACKGROUND
+
 _PANORAMA_SIZE = (960, 320)  # pixels, width × height
 _HORIZON = 0.45  # share of the panorama's height that is wall
 
@@ -82,7 +84,7 @@ def occlude(image: np.ndarray, part_labels: np.ndarray, rng: np.random.Generator
     getattr(pens[0], shape)(points, fill=dark if is_dark else color)
     getattr(pens[1], shape)(points, fill=1)
   image[:] = np.asarray(canvas)
-  part_labels[np.asarray(mask)] = 0
+  part_labels[np.asarray(mask)] = BACKGROUND
 
 
 def develop(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:

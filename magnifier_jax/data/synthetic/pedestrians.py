@@ -24,7 +24,7 @@ class Pedestrian(NamedTuple):
   """A picture of one person."""
 
   image: np.ndarray  # (H, W, 3) uint8 RGB
-  part_labels: np.ndarray  # (H, W) uint8, 0…7 of `occlusion.PARTS`
+  part_labels: np.ndarray  # (H, W) uint8, 0…7 of `body_parts.PARTS`
 
 
 def person_of(seed: int, person_id: int) -> Person:

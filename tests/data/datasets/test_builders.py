@@ -226,7 +226,10 @@ def test_two_data_sets_of_a_user_have_two_prepared_copies(make_config, tmp_path)
   assert copies >= {"image_list_one", "image_list_two"}
 
 
-@pytest.mark.parametrize("name", ["image_list", "image_list/", "image_list/a/b", "market1501/x"])
+_NO_NAMES = ("image_list", "image_list/", "image_list/a/b", "image_list/..", "market1501/x")
+
+
+@pytest.mark.parametrize("name", _NO_NAMES)
 def test_a_name_that_no_data_set_can_have_is_refused(make_config, name):
   with pytest.raises(ConfigError, match=r"choose from .*image_list/NAME"):
     dataset.load(make_config(data__dataset=name).data)

@@ -34,7 +34,7 @@ def _folder_path(name: str, person: int, folder: str) -> str:
   return f"{folder}/{person:04d}_c{camera}_{int(number)}.png"
 
 
-def _write_mat(file: Path, pixels: dict[str, np.ndarray]) -> None:
+def _write_mat(file: Path, pixels: dict[str, np.ndarray], compression: str | None = "gzip") -> None:
   """Writes images as MATLAB 7.3 does: axes reversed, tables of references, empty cells marked."""
   with h5py.File(file, "w", userblock_size=512) as mat:
     cells = mat.create_group("#refs#")
@@ -47,7 +47,7 @@ def _write_mat(file: Path, pixels: dict[str, np.ndarray]) -> None:
       pairs[0, pair] = people.ref
     for name, image in pixels.items():
       pair, person, _, number = map(int, name.removesuffix(".png").split("_"))
-      cell = cells.create_dataset(name, data=image.transpose(2, 1, 0), compression="gzip")
+      cell = cells.create_dataset(name, data=image.transpose(2, 1, 0), compression=compression)
       mat[pairs[0, pair - 1]][number - 1, person - 1] = cell.ref
 
 
@@ -98,7 +98,7 @@ def test_the_mat_file_gives_the_records_of_the_folders(make_config, folders, mat
   from_folders, from_mat = _load(make_config, folders), _load(make_config, mat_file.parent)
   for name in SPLITS:
     expected, split = getattr(from_folders, name), getattr(from_mat, name)
-    assert split.path == expected.path
+    assert list(split.path) == list(expected.path)
     np.testing.assert_array_equal(split.person_id, expected.person_id)
     np.testing.assert_array_equal(split.camera_id, expected.camera_id)
     for i in range(len(split)):
@@ -106,7 +106,7 @@ def test_the_mat_file_gives_the_records_of_the_folders(make_config, folders, mat
       images = [Image.open(io.BytesIO(s.encoded(i).image)) for s in (split, expected)]
       np.testing.assert_array_equal(*map(np.asarray, images))
   assert from_mat.train.person_id.tolist() == [0, 0, 1]
-  assert from_mat.query.path == ("query/0002_c1_3.png",)
+  assert list(from_mat.query.path) == ["query/0002_c1_3.png"]
 
 
 def test_the_file_of_the_release_is_found_in_its_folder(make_config, mat_file):
@@ -144,6 +144,7 @@ def test_a_missing_protocol_is_named(make_config, mat_file):
   [
     {"camId": np.full((6, 1), 2)},
     {"train_idx": np.array([[7]])},
+    {"train_idx": np.array([[0]])},  # of MATLAB, so it is none
     {"filelist": np.array([["a.png"]] * 6, object)},
   ],
 )
@@ -153,6 +154,17 @@ def test_a_damaged_protocol_is_named(make_config, mat_file, changes):
   with pytest.raises(SourceError, match="not a readable file of CUHK03's new protocol") as error:
     _load(make_config, mat_file.parent)
   assert str(error.value).startswith(str(protocol))
+
+
+@pytest.mark.parametrize("person", [2**31, 2**32 + 1, 2**63 + 1])
+def test_a_person_that_int32_cannot_hold_is_named(make_config, mat_file, person):
+  people = np.array([[1]] * 5 + [[person]], np.uint64)
+  _write_protocol(mat_file.with_name("cuhk03_new_protocol_config_labeled.mat"), labels=people)
+  config = make_config(
+    data__manual_dir=str(mat_file.parent), data__missing_part_labels="background"
+  ).data
+  with pytest.raises(SourceError, match=f"pair 5, person 1, image 7: person {person} is too large"):
+    dataset.load(config)
 
 
 @pytest.mark.parametrize(
@@ -176,3 +188,24 @@ def test_real_folders_have_the_names_that_the_protocol_gives(tmp_path, protocols
     first_pair = {Path(image.name).stem for image in images if image.cell.pair == 1}
     files = (real_data / "cuhk03-np" / "labeled" / folder).iterdir()
     assert {file.stem for file in files} == first_pair
+
+
+def test_a_mat_file_of_the_same_size_is_read_anew(make_config, mat_file):
+  # Stored plainly, so that other pixels are as many bytes.
+  pixels = {
+    name: np.full((48, 20, 3), 100 + number, np.uint8) for number, (name, *_) in enumerate(IMAGES)
+  }
+  _write_mat(mat_file, pixels, compression=None)
+  size = mat_file.stat().st_size
+  first = _load(make_config, mat_file.parent)
+  pixels[IMAGES[0][0]] = np.full((48, 20, 3), 7, np.uint8)
+  new = mat_file.with_name("new.mat")
+  _write_mat(new, pixels, compression=None)
+  new.replace(mat_file)
+  assert mat_file.stat().st_size == size
+  second = _load(make_config, mat_file.parent)
+  images = [
+    np.asarray(Image.open(io.BytesIO(data.train.encoded(0).image)))[0, 0, 0]
+    for data in (first, second)
+  ]
+  assert images == [100, 7]

@@ -19,7 +19,7 @@ def test_records_are_the_users_files_in_the_order_of_their_names(make_config, tm
   assert [len(data.train), len(data.query), len(data.gallery)] == [5, 2, 4]
   names = [f"0010_c1_0{suffix}", f"0010_c1_2{suffix}", f"0010_c2_1{suffix}"]
   names += [f"0013_c1_0{suffix}", f"0013_c2_1{suffix}"]
-  assert data.train.path == tuple(f"bounding_box_train/{name}" for name in names)
+  assert list(data.train.path) == [f"bounding_box_train/{name}" for name in names]
   for i, path in enumerate(data.train.path):
     image = tmp_path / "cuhk03-np" / "labeled" / path
     labels = tmp_path / "cuhk03-np_ps_label" / "labeled" / path

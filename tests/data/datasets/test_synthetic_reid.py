@@ -1,6 +1,7 @@
 """The TFDS builder of the drawn data set, and its config file."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from PIL import Image
 
 from configs import cuhk03, synthetic
 from magnifier_jax.config import Config
+from magnifier_jax.data import preparing
 from magnifier_jax.data.datasets.synthetic_reid import SyntheticReid, SyntheticReidConfig
+from magnifier_jax.data.prepared import record_files
+from magnifier_jax.data.prepared.copies import PreparedCopy
 from magnifier_jax.data.records import SPLITS
 from magnifier_jax.data.synthetic.pedestrians import draw_pedestrian
 
@@ -41,12 +45,12 @@ def test_prepared_records_are_the_drawn_pictures(tiny):
 
 def test_index_names_every_record(tiny):
   for split in SPLITS:
-    index = tiny.read_index(split)
+    index = record_files.read_index(Path(tiny.data_path), split)
     assert [record["path"].decode() for record in tiny.as_data_source(split)] == list(index.path)
 
 
 def test_training_and_test_people_differ_and_every_query_has_a_match(tiny):
-  train, query, gallery = (tiny.read_index(split) for split in SPLITS)
+  train, query, gallery = (record_files.read_index(Path(tiny.data_path), split) for split in SPLITS)
   assert set(train.person_id) == {1, 2, 3}
   assert set(query.person_id) == set(gallery.person_id) == {4, 5}
   for person, camera in zip(query.person_id, query.camera_id):
@@ -74,12 +78,16 @@ def test_files_are_a_jpeg_and_a_one_channel_png(tiny):
   assert (labels.format, labels.mode) == ("PNG", "L")
 
 
-def test_a_copy_drawn_by_other_code_is_stale(tiny, monkeypatch, tmp_path):
-  assert tiny.prepared_fingerprint() == tiny.fingerprint(None)
+def test_pictures_are_drawn_again_when_the_code_changes(monkeypatch, tmp_path):
+  def prepared() -> PreparedCopy:
+    return preparing.prepare(SyntheticReid(config=TINY, data_dir=tmp_path), None)
+
+  first = prepared()
+  assert prepared().key == first.key
   changed = tmp_path / "pedestrians.py"
   changed.write_text("# drawn otherwise")
   monkeypatch.setattr("magnifier_jax.data.datasets.synthetic_reid._DRAWING_CODE", (changed,))
-  assert tiny.prepared_fingerprint() != tiny.fingerprint(None)
+  assert prepared().key != first.key
 
 
 @pytest.mark.parametrize(
@@ -97,7 +105,6 @@ def test_config_file_is_valid_and_names_a_data_set_that_exists(variant):
   assert config.data.dataset == f"synthetic_reid/{variant}"
   assert variant in {config.name for config in SyntheticReid.BUILDER_CONFIGS}
   assert config.evaluation.initial
-  assert not config.published
 
 
 def test_config_file_has_the_fields_of_the_other_one():
@@ -106,10 +113,9 @@ def test_config_file_has_the_fields_of_the_other_one():
       name
       for key, value in config.items()
       for name in (names(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key})
-      if not name.startswith("published.")
     }
 
-  assert names(synthetic.get_config()) - {"published"} == names(cuhk03.get_config()) - {"published"}
+  assert names(synthetic.get_config()) == names(cuhk03.get_config())
 
 
 def test_unknown_variant_names_the_known_ones():

@@ -7,22 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magnifier_jax.data.occlusion import PARTS
-from magnifier_jax.data.synthetic.appearance import Fabric, Layer
-from magnifier_jax.data.synthetic.body import (
+from magnifier_jax.body_parts import (
   BACKGROUND,
   FOOT,
   HEAD,
   LOWER_ARM,
   LOWER_LEG,
+  PART_NAMES,
   TORSO,
   UPPER_ARM,
   UPPER_LEG,
-  Pose,
-  View,
-  paint,
-  posed_tubes,
 )
+from magnifier_jax.data.synthetic.appearance import Fabric, Layer
+from magnifier_jax.data.synthetic.body import Pose, View, paint, posed_tubes
 from magnifier_jax.data.synthetic.cameras import CAMERAS, backdrop, develop, occlude
 from magnifier_jax.data.synthetic.pedestrians import Pedestrian, draw_pedestrian, person_of
 
@@ -45,7 +42,7 @@ def _painted(person, view: View = FACING) -> Pedestrian:
 def test_part_numbers_are_those_of_the_project():
   numbers = (BACKGROUND, HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG, FOOT)
   names = "background head torso upper_arm lower_arm upper_leg lower_leg foot"
-  assert [PARTS[n].replace(" ", "_") for n in numbers] == names.split()
+  assert [PART_NAMES[n].replace(" ", "_") for n in numbers] == names.split()
 
 
 def test_a_picture_is_a_function_of_its_four_numbers():

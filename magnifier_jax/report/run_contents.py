@@ -2,7 +2,7 @@
 
 import datetime
 import importlib.metadata
-import io
+import json
 import shlex
 import sys
 from collections.abc import Mapping
@@ -10,82 +10,82 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
-from magnifier_jax.config import Config
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
-from magnifier_jax.evaluate import Evaluator, TestEmbeddings, identities
-from magnifier_jax.evaluation.ranking import DistanceHistogram, Nearest, RankingMetrics, nearest
+from magnifier_jax.data.image_files import decode_image, decode_part_labels
+from magnifier_jax.embed_dataset import TestEmbeddings, identities
+from magnifier_jax.evaluation.ranking import Nearest, RankingMetrics, nearest
 from magnifier_jax.report.contents import (
-  OperatingPoint,
-  PairDistances,
   PartOverlay,
   QueryCase,
   ReportData,
   ResultRow,
   RetrievedImage,
 )
-from magnifier_jax.report.reference_settings import differences_from_reference, published_row
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.report.provenance import Provenance
+from magnifier_jax.report.published import published_row
+from magnifier_jax.report.reference_settings import differences_from_reference
 from magnifier_jax.workdir.metrics_log import read_records
+from magnifier_jax.workdir.origin import ORIGIN
 
 _CASES = 4  # queries of each kind
 _RESULTS = 10  # gallery images of a query
 _OVERLAYS = 6
-_BINS_JOINED = 4
+_BINS_JOINED = 4  # a test set has too few genuine pairs to fill all bins
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def report_data(
-  config: Config,
+  source: Provenance,
   workdir: Path,
   dataset: ReidDataset,
-  evaluator: Evaluator,
-  state: TrainState,
   embeddings: TestEmbeddings,
   results: Mapping[str, RankingMetrics],
+  query_parts: np.ndarray | None,
 ) -> ReportData:
   """Returns what the report of an evaluated run shows.
 
   Args:
-    config: of the run.
+    source: which network it is, and on whom it was measured.
     workdir: whose `metrics.jsonl` has the curves.
     dataset: the images.
-    evaluator: predicts parts.
-    state: the evaluated parameters.
     embeddings: of both splits.
     results: {row: metrics}; the first is of the whole embedding.
+    query_parts: parts predicted on the first queries, [n, h, w] uint8; None without a head for it.
   """
   metrics = next(iter(results.values()))
+  published = source.published()
   return ReportData(
-    title=f"{config.name}: {config.data.dataset}",
-    facts=_facts(config, state),
+    title=f"{source.settings['name']}: {source.settings['data']['dataset']}",
+    notes=tuple(source.notes()),
+    facts=_facts(source, workdir),
     results=tuple(
-      ResultRow(name, row.summary(), row.cmc, published_row(config.to_dict(), name))
+      ResultRow(name, row.summary(), row.cmc, published_row(source.settings, name, published))
       for name, row in results.items()
     ),
     num_queries=metrics.num_queries,
     num_skipped_queries=metrics.num_skipped_queries,
     num_gallery=len(dataset.gallery),
-    published=config.published,
-    published_source=config.published_source,
-    distances=_pair_distances(metrics.histogram),
-    operating_points=tuple(OperatingPoint(*rate) for rate in metrics.true_accept_rates),
+    published=published,
+    distances=metrics.pair_distances.joined(_BINS_JOINED),
+    operating_points=metrics.operating_points,
     training_log=read_records(workdir),
     queries=_query_cases(dataset, embeddings, metrics.average_precision),
-    overlays=_overlays(dataset.query, evaluator, state),
+    overlays=_overlays(dataset.query, query_parts),
   )
 
 
-def _facts(config: Config, state: TrainState) -> dict[str, str]:
+def _facts(source: Provenance, workdir: Path) -> dict[str, str]:
   devices = jax.devices()
-  differences = differences_from_reference(config.to_dict())
+  settings = source.settings
+  differences = differences_from_reference(settings)
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
   return {
-    "data set": config.data.dataset,
-    "step": str(int(state.step)),
-    "seed": str(config.seed),
-    "embedding": "image and its mirror image, added" if config.evaluation.flip else "image",
+    "data set": settings["data"]["dataset"],
+    "step": _steps(source),
+    "seed": str(settings["seed"]),
+    "first weights": _first_weights(workdir),
+    "embedding": "image and its mirror image, added" if source.flip else "image",
     "differs from the authors' code in": "\n".join(differences) or "nothing",
     "versions": ", ".join(versions),
     "devices": f"{len(devices)} × {devices[0].device_kind}",
@@ -94,14 +94,22 @@ def _facts(config: Config, state: TrainState) -> dict[str, str]:
   }
 
 
-def _pair_distances(histogram: DistanceHistogram) -> PairDistances:
-  """Returns a quarter of the bins: a test set has too few genuine pairs to fill them all."""
-  genuine, impostor = (
-    counts.reshape(-1, _BINS_JOINED).sum(axis=1)
-    for counts in (histogram.genuine, histogram.impostor)
-  )
-  edges = histogram.edges[::_BINS_JOINED]
-  return PairDistances(genuine, impostor, edges, "squared Euclidean distance")
+def _steps(source: Provenance) -> str:
+  if not source.planned_steps:
+    return f"{source.step}; these weights were not trained here"
+  return f"{source.step} of {source.planned_steps}"
+
+
+def _first_weights(workdir: Path) -> str:
+  """Returns what training, or a conversion, started from."""
+  path = workdir / ORIGIN
+  if not path.exists():
+    return "drawn at random"
+  try:
+    origin = json.loads(path.read_text(encoding="utf-8"))
+    return ", ".join(f"{name} {value}" for name, value in origin.items())
+  except (OSError, ValueError, AttributeError):  # no reason to go without a report
+    return f"{path} is damaged"
 
 
 def _query_cases(
@@ -157,9 +165,8 @@ def _query_case(
   )
 
 
-def _overlays(query: ReidSplit, evaluator: Evaluator, state: TrainState) -> tuple[PartOverlay, ...]:
+def _overlays(query: ReidSplit, parts: np.ndarray | None) -> tuple[PartOverlay, ...]:
   """Returns predicted and given parts of some queries; none without a segmentation head."""
-  parts = evaluator.predicted_query_parts(state.params, state.batch_stats)
   if parts is None:
     return ()
   rows = np.unique(np.linspace(0, len(parts) - 1, _OVERLAYS).astype(int))
@@ -170,10 +177,10 @@ def _overlays(query: ReidSplit, evaluator: Evaluator, state: TrainState) -> tupl
 
 
 def _picture(split: ReidSplit, row: int) -> np.ndarray:
-  return np.asarray(Image.open(io.BytesIO(split.encoded(row).image)).convert("RGB"))
+  return decode_image(split.encoded(row).image)
 
 
 def _part_labels(split: ReidSplit, row: int) -> np.ndarray | None:
   """Returns the given parts of an image; None for background alone, which stands in for none."""
-  labels = np.asarray(Image.open(io.BytesIO(split.encoded(row).part_labels)))
+  labels = decode_part_labels(split.encoded(row).part_labels)
   return labels if labels.any() else None

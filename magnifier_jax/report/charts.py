@@ -1,4 +1,4 @@
-"""Figures of a report: CMC, distances and training curves, as SVG in `data:` addresses.
+"""Charts of a report: CMC, distances and training curves, as SVG in `data:` addresses.
 
 Text and axes take the reader's light or dark colour scheme. matplotlib's figures are used without
 pyplot, so nothing is kept between calls and no display is needed.
@@ -15,8 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from magnifier_jax.report.contents import OperatingPoint, PairDistances, ResultRow
-from magnifier_jax.report.pictures import PARTS, data_uri
+from magnifier_jax.body_parts import PART_NAMES
+from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
+from magnifier_jax.evaluation.pair_distances import OperatingPoint, PairDistances
+from magnifier_jax.report.contents import ResultRow
+from magnifier_jax.report.pictures import data_uri
 
 # At least 3.5:1 against the panels of either colour scheme, and each with its own dash pattern, so
 # that colour is never the only cue.
@@ -52,6 +55,7 @@ _RC = {
   "xtick.color": _INK,
   "ytick.color": _INK,
 }
+DISTANCE_UNIT = "squared Euclidean distance"
 _POINTS_WITH_MARKERS = 12  # fewer points than this are marked, so that a single one is seen
 
 
@@ -139,12 +143,12 @@ def distance_chart(distances: PairDistances, operating_points: Sequence[Operatin
         label=f"{kind}, {int(counts.sum()):,} pairs",
       )  # fmt: skip
     _draw_thresholds(axes, operating_points)
-    axes.set(xlabel=distances.unit, ylabel="pairs in a bin (%)", ylim=(0, None))
+    axes.set(xlabel=DISTANCE_UNIT, ylabel="pairs in a bin (%)", ylim=(0, None))
     axes.set_xlim(*_occupied_range(distances))
     figure.legend(loc="outside lower center", ncols=2)
     svg = _svg(figure)
   alt = (
-    f"Histograms of {distances.unit}: the median is near "
+    f"Histograms of {DISTANCE_UNIT}: the median is near "
     f"{_median(distances.genuine, distances.edges):.3g} for genuine pairs and near "
     f"{_median(distances.impostor, distances.edges):.3g} for impostor pairs."
   )
@@ -268,7 +272,9 @@ def training_panels(log: Sequence[Mapping[str, float]]) -> tuple[Panel, ...]:
   panels += [
     Panel("learning rate", axis, (curve("learning_rate", "learning rate"),), log_scale=True),
     Panel(
-      "evaluation (%)", axis, (curve("eval/rank1", "rank 1", 100), curve("eval/mAP", "mAP", 100))
+      "evaluation (%)",
+      axis,
+      tuple(curve(f"eval/{metric}", HEADINGS[metric], 100) for metric in PUBLISHED),
     ),
   ]
   return tuple(panel for panel in panels if all(len(curve.x) for curve in panel.curves))
@@ -281,7 +287,7 @@ def _loss_terms(log: Sequence[Mapping[str, float]]) -> dict[str, dict[str, str]]
     prefix, _, rest = key.partition("/")
     term, _, part = rest.partition("/")
     if prefix == "loss" and not term.endswith("_beta"):
-      name = PARTS[int(part)].name if part else _loss_name(term)
+      name = PART_NAMES[int(part)] if part else _loss_name(term)
       terms.setdefault(term, {})[key] = name
   return terms
 

@@ -10,7 +10,6 @@ from flax import traverse_util
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
 from magnifier_jax.interop.state_dict import (
-  Tree,
   entry,
   is_classifier,
   load_state_dict,
@@ -22,8 +21,9 @@ from magnifier_jax.interop.torchvision_weights import (
   load_backbone,
 )
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights
-from magnifier_jax.interop.workdir_weights import read_workdir, write_origin
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState, Tree
+from magnifier_jax.weights.workdir_weights import read_workdir
+from magnifier_jax.workdir.origin import write_origin
 
 
 class InitializationError(UserError):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from magnifier_jax.interop import torchvision_weights
-from magnifier_jax.interop.initialization import InitializationError, initialize
 from magnifier_jax.interop.state_dict import StateDictError, is_classifier, to_state_dict
 from magnifier_jax.interop.torchvision_weights import (
   BackboneError,
@@ -18,7 +17,8 @@ from magnifier_jax.interop.torchvision_weights import (
 )
 from magnifier_jax.interop.weights_file import sha256, write_weights
 from magnifier_jax.models.resnet import ARCHITECTURES, Bottleneck
-from magnifier_jax.train_step import TrainState
+from magnifier_jax.train_state import TrainState
+from magnifier_jax.weights.initialization import InitializationError, initialize
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 
 
@@ -46,11 +46,11 @@ def torchvision_names(network: SmallNetwork) -> dict[str, np.ndarray]:
 
 def names_of(architecture: str) -> list[str]:
   """One convolution of each block."""
-  block, sizes = ARCHITECTURES[architecture]
-  last = 3 if block is Bottleneck else 2
+  known = ARCHITECTURES[architecture]
+  last = 3 if known.block is Bottleneck else 2
   return [
     f"layer{stage}.{i}.conv{last}.weight"
-    for stage, size in enumerate(sizes, start=1)
+    for stage, size in enumerate(known.stage_sizes, start=1)
     for i in range(size)
   ]
 

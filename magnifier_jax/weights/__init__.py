@@ -1,0 +1,1 @@
+"""Weights on their way: into a fresh run, and between workdirs and files."""
