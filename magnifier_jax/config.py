@@ -120,13 +120,26 @@ class AugmentationConfig:
       raise ConfigError(f"erasing_area: the low end {low} is above the high end {high}")
 
 
+def check_pixel_scale(name: str, channels: tuple[float, ...]) -> None:
+  """Checks that a mean or standard deviation of pixels is of 0…255, and not of 0…1.
+
+  Zeros and ones alone pass: they change nothing.
+
+  Raises:
+    ConfigError: when all channels are at most 1; the message has what they should be.
+  """
+  if max(channels) <= 1 and not set(channels) <= {0.0, 1.0}:
+    meant = ", ".join(f"{255 * value:.6g}" for value in channels)
+    raise ConfigError(f"{name}: {channels} are of 0…1, but pixels are of 0…255; write ({meant})")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """The data set and the training batch."""
 
   dataset: str  # TFDS name with its config, e.g. 'cuhk03_np/labeled'
   manual_dir: str  # where the user's image folders lie
-  data_dir: str  # where TFDS keeps the prepared copy; '' is TFDS's own default
+  data_dir: str  # where prepared copies are kept; '' is TFDS's own default
   image_size_hw: Annotated[tuple[int, int], Range(32)]  # pixels
   identities_per_batch: Annotated[int, Range(1)]  # P
   images_per_identity: Annotated[int, Range(1)]  # K
@@ -146,6 +159,8 @@ class DataConfig:
       raise ConfigError(
         f"image_size_hw: height and width must be multiples of 32, got {self.image_size_hw}"
       )
+    check_pixel_scale("pixel_mean", self.pixel_mean)
+    check_pixel_scale("pixel_std", self.pixel_std)
 
   @property
   def batch_size(self) -> int:
@@ -242,6 +257,22 @@ class Config:
   def to_dict(self) -> dict[str, Any]:
     """Returns nested plain dicts, tuples and scalars, for storing beside a checkpoint."""
     return dataclasses.asdict(self)
+
+
+def check_field(path: str) -> None:
+  """Checks that there is a field of a name, as `optimizer.learning_rate`, or a group.
+
+  Raises:
+    ConfigError: names the first part that is wrong.
+  """
+  kind, known = Config, "config"
+  for name in path.split("."):
+    if not dataclasses.is_dataclass(kind):
+      raise ConfigError(f"{known}: a value, which has no field {name}")
+    hints = typing.get_type_hints(kind)
+    if name not in hints:
+      raise ConfigError(f"{known}.{name}: no such field{_suggestion(name, hints)}")
+    kind, known = hints[name], f"{known}.{name}"
 
 
 def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:

@@ -1,23 +1,28 @@
 """`--mode=evaluate`: a workdir's checkpoint, or saved embeddings → table, metrics.json, report."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from magnifier_jax.config import Config, EvaluationConfig
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
-from magnifier_jax.errors import UserError
-from magnifier_jax.evaluation.embedding import Embeddings
+from magnifier_jax.evaluation.embeddings_file import (
+  EmbeddingsFileError,
+  IdentifiedEmbeddings,
+  SavedEmbeddings,
+  load_embeddings,
+  save_embeddings,
+)
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.files.user_path import user_path
+from magnifier_jax.files.whole_file import make_folder, write_json
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
 from magnifier_jax.report.published import PublishedTable
 from magnifier_jax.report.run_contents import report_data
@@ -26,10 +31,6 @@ from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
 
 RERANKED = "all, re-ranked"
-
-
-class EmbeddingsFileError(UserError):
-  """A file of saved embeddings is missing or is not one."""
 
 
 def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
@@ -45,6 +46,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
   Raises:
     CheckpointError: when there is no checkpoint that is whole, or one of another config.
     EmbeddingsFileError: when the file of embeddings cannot be read.
+    WriteError: when a result cannot be written.
     ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
   """
   if config.evaluation.embeddings:
@@ -59,7 +61,12 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
   query, gallery = identities(dataset.query), identities(dataset.gallery)
   if config.evaluation.save_embeddings and jax.process_index() == 0:
     path = workdir / "embeddings.npz"
-    _save_embeddings(path, embeddings, query, gallery, source)
+    saved = SavedEmbeddings(
+      IdentifiedEmbeddings(embeddings.query, query),
+      IdentifiedEmbeddings(embeddings.gallery, gallery),
+      json.dumps(source._asdict()),
+    )
+    save_embeddings(path, saved)
     say(f"embeddings: {path}")
   return publish(config, source, workdir, dataset, embedder, trained, embeddings)
 
@@ -107,15 +114,13 @@ def rank(
 
 
 def show(source: Provenance, workdir: Path, results: Mapping[str, RankingMetrics]) -> None:
-  """Prints the table of results beside the published ones, and writes `metrics.json`."""
-  say("\n" + results_table(results, source.published(), source.notes()))
+  """Writes `metrics.json`, then prints the table of results beside the published ones."""
+  path = workdir / "metrics.json"
   if jax.process_index() == 0:
-    path = workdir / "metrics.json"
     rows = {name: metrics.summary() for name, metrics in results.items()}
-    replacement = path.with_suffix(".tmp")
-    replacement.write_text(json.dumps(source.head() | rows, indent=2) + "\n")
-    os.replace(replacement, path)
-    say(f"metrics: {path}")
+    write_json(path, source.head() | rows)
+  say("\n" + results_table(results, source.published(), source.notes()))
+  say(f"metrics: {path}")
 
 
 def results_table(
@@ -150,61 +155,25 @@ def results_table(
   return "\n".join(lines)
 
 
-def _save_embeddings(
-  path: Path,
-  embeddings: TestEmbeddings,
-  query: Identities,
-  gallery: Identities,
-  source: Provenance,
-) -> None:
-  arrays = {"provenance": np.array(json.dumps(source._asdict()))}
-  for side, vectors, who in zip(("query", "gallery"), embeddings, (query, gallery)):
-    arrays |= {f"{side}/branch/{name}": values for name, values in vectors.branches.items()}
-    arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
-  replacement = path.with_suffix(".tmp.npz")
-  np.savez(replacement, **arrays)
-  os.replace(replacement, path)
-
-
 def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
-  path = Path(config.evaluation.embeddings)
-  embeddings, query, gallery, source = load_embeddings(path)
+  path = user_path(config.evaluation.embeddings)
+  saved = load_embeddings(path)
+  query, gallery = saved.query.identities, saved.gallery.identities
   say(f"embeddings of {path}: {len(query.person_id)} queries, {len(gallery.person_id)} in gallery")
+  embeddings = TestEmbeddings(saved.query.embeddings, saved.gallery.embeddings)
   results = rank(embeddings, query, gallery, config.evaluation)
-  workdir.mkdir(parents=True, exist_ok=True)
-  show(source or unknown_provenance(config), workdir, results)
+  make_folder(workdir)
+  show(_provenance(saved, path) or unknown_provenance(config), workdir, results)
   return results
 
 
-def load_embeddings(
-  path: Path,
-) -> tuple[TestEmbeddings, Identities, Identities, Provenance | None]:
-  """Reads a file that `config.evaluation.save_embeddings` wrote.
-
-  Returns:
-    The embeddings, the identities of the queries and of the gallery, and where they come from; an
-    earlier version did not write the last.
-
-  Raises:
-    EmbeddingsFileError: when it is missing, damaged, or of other contents.
-  """
+def _provenance(saved: SavedEmbeddings, path: Path) -> Provenance | None:
+  """Returns where embeddings come from; None where they say nothing of it."""
+  if saved.provenance is None:
+    return None
   try:
-    with np.load(path) as arrays:
-      sides = [_read_side(arrays, side) for side in ("query", "gallery")]
-      written = str(arrays["provenance"]) if "provenance" in arrays else None
-      source = Provenance(**json.loads(written)) if written else None
-  except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    return Provenance(**json.loads(saved.provenance))
+  except (ValueError, TypeError) as error:
     raise EmbeddingsFileError(
-      f"config.evaluation.embeddings: cannot read {path} as saved embeddings ({error}); write "
-      "one with --mode=evaluate --config.evaluation.save_embeddings=True"
+      f"{path}: provenance: not what save_embeddings writes; leave it out of a file of your own"
     ) from error
-  (query_vectors, query), (gallery_vectors, gallery) = sides
-  return TestEmbeddings(query_vectors, gallery_vectors), query, gallery, source
-
-
-def _read_side(arrays: Mapping[str, np.ndarray], side: str) -> tuple[Embeddings, Identities]:
-  prefix = f"{side}/branch/"
-  branches = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
-  if not branches:
-    raise KeyError(f"no {prefix}…")
-  return Embeddings(branches), Identities(arrays[f"{side}/person_id"], arrays[f"{side}/camera_id"])

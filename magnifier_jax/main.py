@@ -5,17 +5,24 @@ import os
 import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from magnifier_jax.config_argument import last_line
+from magnifier_jax.command_line.console import (
+  leave_at_once,
+  print_without_failing,
+  silence_libraries,
+)
+from magnifier_jax.config_argument import last_line, normalized
 from magnifier_jax.devices.failure import end_run
 from magnifier_jax.devices.host_memory import restart_with_huge_pages
 from magnifier_jax.devices.preemption import EXIT_CODE, Preempted, Preemption
 from magnifier_jax.devices.processes import CLUSTERS, Launch, initialize
+from magnifier_jax.errors import UserError
+from magnifier_jax.files.disk_space import DiskFullError
+from magnifier_jax.files.user_path import user_path
 
 # TensorFlow only decodes images here; what it has to say about its own kernels helps nobody.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,7 +66,7 @@ def main(argv: list[str], preemption: Preemption) -> None:
     )
   try:
     config = Config.from_config_dict(_CONFIG.value)
-  except OSError as error:  # config_flags reports a file that is not there at its first use
+  except OSError as error:  # config_flags reports a file that it cannot read at its first use
     raise ConfigError(f"--config: {last_line(error)}") from error
   if config.dtype == "float64":
     import jax
@@ -70,7 +77,7 @@ def main(argv: list[str], preemption: Preemption) -> None:
   from magnifier_jax.devices.compilation_cache import use_compilation_cache
 
   use_compilation_cache(_COMPILATION_CACHE.value)
-  workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+  workdir = user_path(_WORKDIR.value or f"runs/{config.name}")
   if _MODE.value == "train":
     from magnifier_jax.train import train
 
@@ -84,7 +91,9 @@ def main(argv: list[str], preemption: Preemption) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a bad config file, field or value is one line, not a traceback."""
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(normalized(flags.FLAGS.read_flags_from_files(argv, force_gnu=False)))
+  except UserError as error:
+    _exit(f"error: {error}")
   except flags.Error as error:
     message = str(error)
     _exit(f"error: {last_line(error) if 'Traceback' in message else message}")
@@ -100,13 +109,13 @@ def _exit(message: str, code: int = 2) -> NoReturn:
 
 
 def _run(argv: list[str]) -> None:
-  # Every error of ours that a user can mend is a ValueError whose message is the whole story.
-  from magnifier_jax.errors import UserError
-
   preemption = Preemption()
   preemption.listen()
   try:
     main(argv, preemption)
+  except DiskFullError as error:
+    end_run(2, f"error: {error}")
+    leave_at_once(f"error: {error}", 2)
   except UserError as error:
     _exit(f"error: {error}")
   except Preempted as end:
@@ -122,6 +131,8 @@ def _run(argv: list[str]) -> None:
 def cli() -> None:
   """Entry point."""
   restart_with_huge_pages()
+  print_without_failing()
+  silence_libraries()
   warnings.filterwarnings("ignore", module="tensorflow")
   python_logging.getLogger().setLevel(python_logging.WARNING)
   logging.set_verbosity(logging.WARNING)

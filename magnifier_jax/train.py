@@ -10,7 +10,6 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,8 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import publish
 from magnifier_jax.evaluation.metric_names import HEADINGS
 from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
+from magnifier_jax.files.disk_space import full_disk_named
+from magnifier_jax.files.whole_file import write_json
 from magnifier_jax.report.provenance import provenance
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
@@ -47,7 +48,7 @@ from magnifier_jax.workdir.checkpoints import (
   check_same_run,
   run_record,
 )
-from magnifier_jax.workdir.disk_space import DiskFullError, full_disk_reason
+from magnifier_jax.workdir.lock import locked
 from magnifier_jax.workdir.metrics_log import MetricsLog, Progress, flatten, say
 
 
@@ -69,20 +70,15 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
   Raises:
     DivergenceError: on a loss that is not finite; the last checkpoint stays.
     CheckpointError: when the workdir holds another run, or nothing but damaged checkpoints.
-    DiskFullError: when something could not be written; the last checkpoint stays.
+    WorkdirInUseError: when another process trains there.
+    DiskFullError, WriteError: when something could not be written; the last checkpoint stays.
     Preempted: when the state was saved because `preemption` asked for it.
     ConfigError, SourceError, DeviceError: when the run cannot start.
   """
-  try:
-    return _make_run(config, workdir, preemption or Preemption()).run()
-  except Exception as error:
-    reason = full_disk_reason(error)
-    if reason is None:
-      raise
-    raise DiskFullError(
-      f"{workdir}: {reason}; free some space there, or have your quota raised. Earlier checkpoints "
-      "are intact, and the same command goes on from the newest."
-    ) from error
+  run = _make_run(config, workdir, preemption or Preemption())
+  intact = "Earlier checkpoints are intact, and the same command goes on from the newest."
+  with locked(workdir, say), full_disk_named(workdir, intact):
+    return run.run()
 
 
 def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
@@ -109,7 +105,7 @@ class _Run:
   """What the parts of one training run share."""
 
   config: Config
-  workdir: Path  # `run` makes it
+  workdir: Path  # is there, and locked, while `run` runs
   preemption: Preemption
   mesh: Mesh
   dataset: ReidDataset
@@ -129,7 +125,6 @@ class _Run:
 
   def run(self) -> RankingMetrics:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
-    self.workdir.mkdir(parents=True, exist_ok=True)
     self.checkpoints = Checkpoints(self.workdir, self.config.training.keep_checkpoints)
     state = self._restore_or_init()
     first_step = int(state.step)
@@ -327,4 +322,4 @@ def format_summary(metrics: RankingMetrics) -> str:
 
 def _write_config(workdir: Path, record: RunRecord) -> None:
   if jax.process_index() == 0:
-    (workdir / "config.json").write_text(json.dumps(record._asdict(), indent=2) + "\n")
+    write_json(workdir / "config.json", record._asdict())

@@ -138,3 +138,35 @@ def test_every_field_is_read(repository: Path):
   classes = [kind for kind in vars(config_lib).values() if dataclasses.is_dataclass(kind)]
   fields = {field.name for kind in classes for field in dataclasses.fields(kind)}
   assert fields - read == set()
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "meant"),
+  [
+    ("pixel_mean", (0.485, 0.456, 0.406), r"write \(123\.675, 116\.28, 103\.53\)"),
+    ("pixel_mean", (0.5, 0.5, 0.5), r"write \(127\.5, 127\.5, 127\.5\)"),
+    ("pixel_mean", (0.0, 0.0, 0.2), r"write \(0, 0, 51\)"),
+    ("pixel_std", (0.229, 0.224, 0.225), r"write \(58\.395, 57\.12, 57\.375\)"),
+    ("pixel_std", (0.5, 1.0, 1.0), r"write \(127\.5, 255, 255\)"),
+  ],
+)
+def test_pixels_of_0_to_1_are_refused_with_what_is_meant(field: str, value: tuple, meant: str):
+  config = get_config()
+  setattr(config.data, field, value)
+  with pytest.raises(ConfigError, match=rf"config\.data\.{field}: .* are of 0…1, .*{meant}"):
+    Config.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ("mean", "std"),
+  [
+    ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),  # pixels as they are
+    ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+    ((104.0, 117.0, 123.0), (1.0, 1.0, 1.0)),  # Caffe's
+    ((1.5, 0.9, 0.8), (3.0, 0.5, 0.5)),  # pictures of the night
+  ],
+)
+def test_other_pixels_are_taken(mean: tuple, std: tuple):
+  config = get_config()
+  config.data.pixel_mean, config.data.pixel_std = mean, std
+  assert Config.from_config_dict(config).data.pixel_mean == mean

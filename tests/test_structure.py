@@ -18,39 +18,42 @@ from tests.test_stored_run import STORED
 # Models, losses, data and evaluation do not know each other.
 MAY_IMPORT = {
   "errors": "",
+  "command_line": "",
+  "files": "errors",
   "body_parts": "",
   "train_state": "",
   "losses": "",
   "config": "body_parts errors",
-  "config_argument": "config",
+  "config_argument": "config files",
   "optimizer": "config",
-  "devices": "errors",
+  "devices": "errors files",
   "models": "body_parts config train_state",
-  "data": "body_parts config errors train_state",
-  "evaluation": "devices errors",
-  "workdir": "config errors train_state",
-  "interop": "body_parts devices errors models train_state",
+  "data": "body_parts config errors files train_state",
+  "evaluation": "devices errors files",
+  "workdir": "config errors files train_state",
+  "interop": "body_parts devices errors files models train_state",
   "trained_network": "config devices interop models train_state workdir",
   "train_step": "config devices losses models optimizer train_state",
   "weights": (
-    "config devices errors interop optimizer train_state train_step trained_network workdir"
+    "config devices errors files interop optimizer train_state train_step trained_network workdir"
   ),
   "embed_dataset": "config data devices evaluation models train_state workdir",
-  "report": "body_parts config data errors embed_dataset evaluation workdir",
-  "part_labelling": "body_parts data devices errors train_state trained_network",
+  "report": "body_parts config data errors embed_dataset evaluation files workdir",
+  "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
-    "config data devices errors embed_dataset evaluation report train_state trained_network workdir"
+    "config data devices errors embed_dataset evaluation files report train_state trained_network "
+    "workdir"
   ),
   "train": (
-    "config data devices errors embed_dataset evaluate evaluation report train_state train_step "
-    "weights workdir"
+    "config data devices errors embed_dataset evaluate evaluation files report train_state "
+    "train_step weights workdir"
   ),
-  "comparison": "config config_argument errors evaluation report workdir",
+  "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts comparison config config_argument data errors interop part_labelling report "
-    "trained_network weights workdir"
+    "body_parts command_line comparison config config_argument data errors files interop "
+    "part_labelling report trained_network weights workdir"
   ),
-  "main": "config config_argument devices errors evaluate train",
+  "main": "command_line config config_argument devices errors evaluate files train",
 }
 # Folders within a room that know nothing of it, nor of others than these.
 SEALED = {"models/cpu": "", "data/synthetic": "body_parts"}

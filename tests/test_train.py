@@ -1,5 +1,6 @@
 """Whole runs on noise images: repeatable, resumable, and safe when something breaks."""
 
+import functools
 import json
 import os
 import re
@@ -18,11 +19,13 @@ from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.mesh import DeviceError
 from magnifier_jax.devices.preemption import Preempted, Preemption
-from magnifier_jax.evaluate import EmbeddingsFileError, evaluate_run
+from magnifier_jax.evaluate import evaluate_run
+from magnifier_jax.evaluation.embeddings_file import EmbeddingsFileError
+from magnifier_jax.files.disk_space import DiskFullError
 from magnifier_jax.train import DivergenceError, train
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
-from magnifier_jax.workdir.disk_space import DiskFullError
+from magnifier_jax.workdir.lock import WorkdirInUseError, locked
 from magnifier_jax.workdir.metrics_log import read_records
 
 from .data.noise_tree import write_tree
@@ -296,7 +299,7 @@ def test_broken_embeddings_file_is_named(make_config: MakeConfig, tmp_path: Path
   file = tmp_path / "embeddings.npz"
   file.write_bytes(b"no zip")
   config = make_config(evaluation__embeddings=str(file))
-  with pytest.raises(EmbeddingsFileError, match=r"cannot read .*embeddings.npz"):
+  with pytest.raises(EmbeddingsFileError, match=r"embeddings.npz: not an .npz file"):
     evaluate_run(config, tmp_path)
 
 
@@ -350,3 +353,21 @@ def test_batch_that_the_devices_do_not_divide_is_refused(
     train(make_config(data__images_per_identity=3), tmp_path)
   with pytest.raises(DeviceError, match=r"config.evaluation.batch_size: a batch of 12"):
     train(make_config(evaluation__batch_size=12), tmp_path)
+
+
+def test_a_second_run_in_one_workdir_is_refused(
+  finished: Path, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+):
+  at_once = functools.partial(locked, patience_s=0)
+  monkeypatch.setattr("magnifier_jax.train.locked", at_once)
+  half_written = finished / "checkpoints" / "9.orbax-checkpoint-tmp"
+  half_written.mkdir()
+  with locked(finished, pytest.fail):
+    before = (finished / "metrics.jsonl").read_bytes()
+    with pytest.raises(WorkdirInUseError, match=rf"{finished}: in use by process {os.getpid()} on"):
+      train(make_config(training__num_epochs=3), finished)
+    assert (finished / "metrics.jsonl").read_bytes() == before
+    # Evaluation only reads.
+    assert evaluate_run(make_config(), finished)["all"].num_queries == 4
+    assert half_written.exists()
+  half_written.rmdir()

@@ -1,13 +1,13 @@
 """Writes a comparison: Markdown and JSON for people and programs, a page and a picture to show."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison.page import accuracy_chart, render_page
 from magnifier_jax.comparison.runs import CompareError, RunComparison
 from magnifier_jax.comparison.tables import as_json, as_markdown
+from magnifier_jax.files.whole_file import write_text
 
 SUFFIXES = (".md", ".json", ".html", ".svg")
 
@@ -21,16 +21,11 @@ def write_comparison(comparisons: Sequence[RunComparison], path: Path) -> None:
       .svg is the bar chart, of a single test set.
 
   Raises:
-    CompareError: when the format is none of these, or the file cannot be written.
+    CompareError: when the format is none of these.
+    WriteError: when the file cannot be written.
   """
   check_suffix(path)
-  content = _content(comparisons, path)
-  unfinished = path.with_name(f".{path.name}.tmp")
-  try:
-    unfinished.write_text(content, encoding="utf-8")
-    os.replace(unfinished, path)
-  except OSError as error:
-    raise CompareError(f"{path}: cannot be written ({error.strerror})") from error
+  write_text(path, _content(comparisons, path))
 
 
 def check_suffix(path: Path) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from magnifier_jax.files.whole_file import make_folder, writing
+
 # A process that is told to stop may save first.
 _SECONDS_TO_STOP = 120
 
@@ -23,10 +25,13 @@ def run_training(arguments: Sequence[str], log: Path, on_line: Callable[[str], N
 
   Returns:
     The exit code; negative for the signal that ended the process.
+
+  Raises:
+    WriteError: when the log cannot be written; the process is stopped.
   """
   command = [sys.executable, "-m", "magnifier_jax.main", *arguments]
-  log.parent.mkdir(parents=True, exist_ok=True)
-  with log.open("a", encoding="utf-8") as file:
+  make_folder(log.parent)
+  with writing(log), log.open("a", encoding="utf-8") as file:
     file.write(f"$ {' '.join(command)}\n")
     file.flush()
     process = subprocess.Popen(

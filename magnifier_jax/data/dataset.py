@@ -5,9 +5,7 @@ TensorFlow stays unimported here: records come as the encoded files that the use
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +25,7 @@ from magnifier_jax.data.prepared import record_files
 from magnifier_jax.data.prepared.copies import PreparedCopy
 from magnifier_jax.data.prepared.path_column import PathColumn
 from magnifier_jax.data.records import SPLITS, SplitIndex
+from magnifier_jax.files.user_path import user_path
 
 BUILDERS = (Cuhk03Np, Market1501, DukemtmcReid, OccludedDuke, Msmt17, ImageList, SyntheticReid)
 
@@ -166,7 +165,7 @@ def prepare(config: DataConfig) -> PreparedCopy:
   """
   builder = find_builder(config)
   reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-  manual_dir = Path(config.manual_dir).expanduser() if reads_user_files else None
+  manual_dir = user_path(config.manual_dir) if reads_user_files else None
   copy = preparing.prepare(builder, manual_dir)
   _say_what_is_unused(config.dataset, builder)
   return copy
@@ -213,7 +212,7 @@ def find_builder(config: DataConfig) -> ReidBuilder:
       f"config.data.dataset: no data set is called {config.dataset!r}; choose from "
       f"{', '.join(known_datasets())}"
     )
-  options = {"data_dir": os.path.expanduser(config.data_dir) or None}
+  options = {"data_dir": str(user_path(config.data_dir)) if config.data_dir else None}
   if issubclass(builder, FileReidBuilder):
     options["missing_part_labels"] = config.missing_part_labels
   options["folder" if is_own else "config"] = variant or None

@@ -9,6 +9,7 @@ from absl import logging
 
 from magnifier_jax.devices.user_cache import cache_directory
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import PathError
 
 NONE = "none"
 
@@ -36,7 +37,11 @@ def use_compilation_cache(flag: str | None) -> None:
   if flag == NONE:
     jax.config.update("jax_enable_compilation_cache", False)
     return
-  folder = flag or str(cache_directory() / "xla")
+  try:
+    folder = flag or str(cache_directory() / "xla")
+  except PathError as error:
+    logging.warning("Nothing compiled is kept: %s", error)
+    return
   if "://" not in folder:
     folder = os.path.abspath(os.path.expanduser(folder))
     problem = _why_not_writable(Path(folder))

@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
+from magnifier_jax.files.user_path import user_path
+
 
 def cache_directory() -> Path:
-  """Returns `magnifier_jax` in `$XDG_CACHE_HOME` or `~/.cache`."""
-  base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-  return Path(base) / "magnifier_jax"
+  """Returns `magnifier_jax` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+  Raises:
+    PathError: when the user has no home.
+  """
+  return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "magnifier_jax"

@@ -2,14 +2,13 @@
 
 A `.pth` file is a pickle whose tensors are references to raw arrays beside it: entries of a zip
 archive since PyTorch 1.6, the rest of the same file before. The pickle may name the few functions
-that rebuild a tensor, and nothing else.
+that rebuild a tensor, and what `pickled_values` knows.
 """
 
 import math
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from magnifier_jax.errors import UserError
+from magnifier_jax.interop.pickled_values import NumpyArray, find_value
 
 # Numbers of torch/serialization.py and caffe2/serialize/versions.h.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -77,7 +77,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-  """Builds dicts and tensors; refuses to look up anything else."""
+  """Builds tensors and plain values; refuses to look up anything else."""
 
   def __init__(self, file: BinaryIO, path: Path):
     super().__init__(file)
@@ -86,7 +86,6 @@ class _Unpickler(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Any:
     """Returns what stands for a name in the pickle."""
     known = {
-      ("collections", "OrderedDict"): OrderedDict,
       ("torch._utils", "_rebuild_tensor"): self._tensor,
       ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
       ("torch._utils", "_rebuild_parameter"): self._parameter,
@@ -95,13 +94,15 @@ class _Unpickler(pickle.Unpickler):
       return known[module, name]
     if module == "torch" and name in _STORAGE_DTYPES:
       return name
+    if (value := find_value(module, name)) is not None:
+      return value
     if module.split(".")[0] == "torch":
       raise WeightsFileError(
         f"{self._path}: uses {module}.{name}, which is not read here: the file has more than a "
         "state_dict, or is of a newer PyTorch. Save model.state_dict() alone, or as safetensors"
       )
     raise WeightsFileError(
-      f"{self._path}: has pickled Python code in it ({module}.{name}), which reading would run. "
+      f"{self._path}: has pickled Python code in it ({module}.{name}), which is not run here. "
       "Save model.state_dict() alone"
     )
 
@@ -128,7 +129,8 @@ def read_zip(path: Path) -> Any:
   """Reads a file of PyTorch ≥ 1.6.
 
   Returns:
-    What was saved: nested dicts, lists and scalars, with numpy arrays for tensors.
+    What was saved: nested dicts, lists and scalars, with numpy arrays for tensors, and `Inert` for
+    what is of no use without the class that it is of.
 
   Raises:
     WeightsFileError: when it is damaged, of a newer format, or needs code to be run.
@@ -203,6 +205,8 @@ def _with_arrays(saved: Any, values: Callable[[_Storage], np.ndarray]) -> Any:
   """Returns `saved` with numpy arrays in the place of tensors."""
   if isinstance(saved, _Tensor):
     return saved.view(values(saved.storage))
+  if isinstance(saved, NumpyArray):
+    return saved.array
   if isinstance(saved, dict):
     return {key: _with_arrays(value, values) for key, value in saved.items()}
   if isinstance(saved, list | tuple):

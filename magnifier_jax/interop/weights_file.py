@@ -1,13 +1,13 @@
 """A file of weights, in whichever format: PyTorch's zip or legacy one, or safetensors."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from magnifier_jax.files.whole_file import make_folder, replacing
 from magnifier_jax.interop.pytorch_file import (
   WeightsFileError,
   read_legacy,
@@ -104,18 +104,13 @@ def write_weights(path: Path, state_dict: Mapping[str, np.ndarray]) -> str:
   """Writes a `state_dict` in the format of the path's suffix, and returns its SHA-256.
 
   Raises:
-    WeightsFileError: on an unknown suffix, or when the file cannot be written.
+    WeightsFileError: on an unknown suffix.
+    WriteError: when the file cannot be written.
   """
   check_suffix(path)
-  replacement = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _WRITERS[path.suffix](replacement, state_dict)
-    os.replace(replacement, path)
-  except OSError as error:
-    raise WeightsFileError(f"{path}: cannot be written: {error.strerror or error}") from error
-  finally:
-    replacement.unlink(missing_ok=True)
+  make_folder(path.parent)
+  with replacing(path) as unfinished:
+    _WRITERS[path.suffix](unfinished, state_dict)
   return sha256(path)
 
 

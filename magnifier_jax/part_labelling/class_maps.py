@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from magnifier_jax.body_parts import FOOT, LOWER_LEG, NUM_PARTS, PART_NAMES, UPPER_LEG
+from magnifier_jax.files.user_path import user_path
 from magnifier_jax.part_labelling.labeller import LabellingError
 
 LEG = "leg"  # a class of whole legs: its upper half becomes upper leg, the other half lower leg
@@ -151,7 +152,7 @@ def find_class_map(name: str) -> ClassMap:
   if name in CLASS_MAPS:
     return CLASS_MAPS[name]
   if name.endswith((".json", ".yaml", ".yml")):
-    return _read_class_map(Path(name))
+    return _read_class_map(user_path(name))
   raise LabellingError(
     f"--classes: no map is called {name!r}; choose from {', '.join(CLASS_MAPS)}, or name a .json "
     "or .yaml file of your own"

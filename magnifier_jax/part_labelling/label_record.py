@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from magnifier_jax.data.records import SourceError
+from magnifier_jax.files.whole_file import writing
 from magnifier_jax.part_labelling.labeller import LabelMethod
 
 _FILE_NAME = "label_parts.jsonl"
@@ -88,17 +89,21 @@ class LabelRecord:
       label: path of the file below the folder, with `/`.
       content: of the file.
       method: by which it was made.
+
+    Raises:
+      WriteError: when the record cannot be written.
     """
     lines = []
     if method.digest not in self._methods:
       fields = {name: getattr(method, name) for name in LabelMethod.__dataclass_fields__}
       lines.append({"method": method.digest, **fields})
     lines.append({"label": label, "method": method.digest, "content": _digest(content)})
-    if self._whole_lines_bytes is not None:
-      os.truncate(self._file, self._whole_lines_bytes)
-      self._whole_lines_bytes = None
-    with self._file.open("a", encoding="utf-8") as file:
-      file.write("".join(json.dumps(line) + "\n" for line in lines))
+    with writing(self._file):
+      if self._whole_lines_bytes is not None:
+        os.truncate(self._file, self._whole_lines_bytes)
+        self._whole_lines_bytes = None
+      with self._file.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
     for line in lines:
       self._add(line)
 

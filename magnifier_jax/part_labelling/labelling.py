@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,9 +20,12 @@ from magnifier_jax.data.image_files import (
 )
 from magnifier_jax.data.part_label_files import label_folder
 from magnifier_jax.data.records import SourceError
+from magnifier_jax.files.whole_file import make_folder, write_bytes
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller, PersonImage
 from magnifier_jax.part_labelling.photographs import Photographs
+
+_ELSEWHERE = "name another folder with --to"
 
 
 class Place(NamedTuple):
@@ -87,24 +89,16 @@ class LabelFolder:
     """Writes labels, whole or not at all.
 
     Raises:
-      LabellingError: when the folder cannot be written to, or something else has come to lie there.
+      LabellingError: when something else has come to lie there.
+      WriteError: when the folder cannot be written to.
     """
     content = encode_png(parts)
-    # A name of nobody else's: what is there under a fixed one may not be ours.
-    replacement = place.file.with_name(f".{place.file.name[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-      place.file.parent.mkdir(parents=True, exist_ok=True)
-      if self.holds_something_else(place):
-        raise LabellingError(f"{place.file}: appeared just now, and is not part labels; move it")
-      # Recorded first: a label that is there without its line would count as made otherwise.
-      self.record.add(place.label, content, labeller.method)
-      with replacement.open("xb") as file:
-        file.write(content)
-      os.replace(replacement, place.file)
-    except OSError as error:
-      raise LabellingError(
-        f"{place.file}: cannot be written ({error.strerror}); name another folder with --to"
-      ) from error
+    make_folder(place.file.parent, _ELSEWHERE)
+    if self.holds_something_else(place):
+      raise LabellingError(f"{place.file}: appeared just now, and is not part labels; move it")
+    # Recorded first: a label that is there without its line would count as made otherwise.
+    self.record.add(place.label, content, labeller.method)
+    write_bytes(place.file, content, _ELSEWHERE)
 
 
 def find_places(
@@ -162,7 +156,8 @@ def label_split(
     progress: is told of every few images that are done.
 
   Raises:
-    LabellingError: when the folder cannot be written to, or the labeller cannot go on.
+    WriteError: when the folder cannot be written to.
+    LabellingError: when the labeller cannot go on.
   """
   coverage = Coverage(split, len(places))
   wanted = (

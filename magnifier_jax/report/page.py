@@ -14,6 +14,7 @@ import jinja2
 
 from magnifier_jax.body_parts import PARTS
 from magnifier_jax.evaluation.metric_names import HEADINGS
+from magnifier_jax.files.whole_file import write_text
 from magnifier_jax.report import charts as report_charts
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.contents import ReportData, ReportError, ResultRow
@@ -42,17 +43,12 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
 
   Raises:
     ReportError: if the folder of `path` does not exist.
+    WriteError: if the file cannot be written.
   """
   path = pathlib.Path(path)
   if not path.parent.is_dir():
     raise ReportError(f"path: the folder {path.parent} does not exist; create it first")
-  page = render_report(data)
-  unfinished = path.with_name(f".{path.name}.tmp")
-  try:
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  write_text(path, render_report(data))
 
 
 def render_report(data: ReportData) -> str:

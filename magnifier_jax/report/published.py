@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from magnifier_jax.config import ConfigError
-from magnifier_jax.report.reference_settings import configs_folder
+from magnifier_jax.files.own_configs import configs_folder
 
 _FILE = "published.toml"
 

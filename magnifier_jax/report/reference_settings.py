@@ -3,11 +3,11 @@
 import functools
 import runpy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.config import Config
+from magnifier_jax.files.own_configs import configs_folder
 
 # Fields in which a run may differ from the authors' and still be theirs, each with its reason. All
 # others are reported.
@@ -32,28 +32,12 @@ WITHOUT_INFLUENCE = MappingProxyType(
 )
 
 
-def configs_folder() -> Path:
-  """Returns the folder of the project's config files, in a checkout or as installed.
-
-  Raises:
-    ConfigError: when it is in neither place.
-  """
-  package = Path(__file__).parents[1]
-  for folder in (package / "configs", package.parent / "configs"):
-    if (folder / "cuhk03.py").exists():
-      return folder
-  raise ConfigError(
-    f"no folder `configs` in or beside {package}; install magnifier_jax again, or put the folder "
-    "of its repository there"
-  )
-
-
 @functools.cache
 def reference_settings() -> Mapping[str, Any]:
   """Returns {dotted name: value} of `configs/cuhk03.py:authors`.
 
   Raises:
-    ConfigError: when the file is not there.
+    OwnConfigsError: when the file is not there.
   """
   file = runpy.run_path(str(configs_folder() / "cuhk03.py"))
   config = Config.from_config_dict(file["get_config"]("authors"))
@@ -68,7 +52,7 @@ def differences_from_reference(config: Mapping[str, Any]) -> list[str]:
       earlier version did not have may be missing.
 
   Raises:
-    ConfigError: when the authors' settings are not there.
+    OwnConfigsError: when the authors' settings are not there.
   """
   ours, theirs = dict(leaves(config)), reference_settings()
   return [

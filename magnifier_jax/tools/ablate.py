@@ -17,9 +17,10 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from magnifier_jax.comparison.ablation import Ablation, AblationError, PlannedRun, plan
+from magnifier_jax.files.user_path import user_path
+from magnifier_jax.files.whole_file import make_folder
 from magnifier_jax.report.published import REFERENCE_ROWS
 from magnifier_jax.tools.program import make_parser, run_tool
 
@@ -27,13 +28,13 @@ from magnifier_jax.tools.program import make_parser, run_tool
 def main(argv: Sequence[str]) -> int:
   """Runs the command line; returns the exit code."""
   options = _parser().parse_args(argv)
-  output = Path(options.output)
+  output = options.output
   runs = plan(
     options.config, _names(options.variants), _seeds(options.seeds), output, options.settings
   )
   for note in _notes(runs):
     print(f"note: {note}")
-  output.mkdir(parents=True, exist_ok=True)
+  make_folder(output)
   ablation = Ablation(runs, output, sys.stdout)
   failed = ablation.run()
   print(f"\n{ablation.compare() or 'no run has finished, so there is nothing to compare'}")
@@ -87,7 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     help="of the config file, such as paper or fusion+paper; default: %(default)s",
   )
   add("--seeds", default="0", metavar="N,…", help="default: %(default)s")
-  add("--output", required=True, metavar="DIR", help="folder of the runs and of the comparison")
+  add(
+    "--output",
+    required=True,
+    type=user_path,
+    metavar="DIR",
+    help="folder of the runs and of the comparison",
+  )
   add(
     "--set",
     dest="settings",

@@ -24,6 +24,8 @@ from magnifier_jax.data.datasets.file_builder import FileReidBuilder, FileSource
 from magnifier_jax.data.inspection import Fault, Finding, Inspection, SplitInspection
 from magnifier_jax.data.part_label_files import label_folder
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import user_path
+from magnifier_jax.files.whole_file import check_writable, write_text
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.label_record import LabelRecord
 from magnifier_jax.report import pictures as report_pictures
@@ -64,6 +66,7 @@ def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
   Raises:
     CheckError: when the data set is not made of files, or the page's folder does not exist.
     OverwriteError: when the page would take the place of another file.
+    WriteError: when the page cannot be written; what was found is printed all the same.
     ConfigError: when no data set has that name.
   """
   builder = dataset.find_builder(config)
@@ -71,12 +74,15 @@ def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
     raise CheckError(f"config.data.dataset: {config.dataset} is drawn, there are no files to check")
   if not page.parent.is_dir():
     raise CheckError(f"--page: the folder {page.parent} does not exist; create it first")
-  manual_dir = Path(config.manual_dir).expanduser()
+  check_writable(page)  # reading everything takes a while
+  manual_dir = user_path(config.manual_dir)
   check_new(page, overwrite, written_by=_TITLE)
   result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
   makers = list(_part_label_makers(builder, manual_dir, result))
-  page.write_text(_render(config, builder, result, makers), encoding="utf-8")
-  print("\n".join(_text(config, result, makers, page)))
+  try:
+    write_text(page, _render(config, builder, result, makers))
+  finally:
+    print("\n".join(_text(config, result, makers, page)))
   return result.can_train
 
 
@@ -88,7 +94,7 @@ def _text(
   config: DataConfig, result: Inspection, makers: Sequence[str], page: Path
 ) -> Iterator[str]:
   """Yields the lines of the summary."""
-  yield f"{config.dataset} in {Path(config.manual_dir).expanduser()}"
+  yield f"{config.dataset} in {user_path(config.manual_dir)}"
   for row in _table(result.splits):
     yield "".join(f"{cell:>{width}}" for cell, width in zip(row, (8, *(21,) * 3, 9, 13, 14, 26)))
   yield from _part_shares(result.splits)
@@ -211,14 +217,18 @@ def main(argv: Sequence[str]) -> int:
     help="config file; fields follow as --config.field=value",
   )
   parser.add_argument(
-    "--page", default="check_data.html", metavar="FILE", help="page to write (%(default)s)"
+    "--page",
+    type=user_path,
+    default="check_data.html",
+    metavar="FILE",
+    help="page to write (%(default)s)",
   )
   parser.add_argument(
     "--overwrite", action="store_true", help="replace a file --page that is no such page"
   )
   options, overrides = parser.parse_known_args(argv)
   config = load_config(options.config, overrides)
-  return 0 if check_data(config.data, Path(options.page), options.overwrite) else 1
+  return 0 if check_data(config.data, options.page, options.overwrite) else 1
 
 
 def cli() -> None:

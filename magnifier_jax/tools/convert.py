@@ -17,6 +17,7 @@ from absl import logging
 from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import user_path
 from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
 
@@ -38,6 +39,7 @@ def import_file(config: Config, source: Path, workdir: Path) -> str:
   Raises:
     WeightsFileError, BackboneError, StateDictError: when the file cannot be read or does not fit.
     CheckpointError: when the workdir has checkpoints.
+    WriteError, DiskFullError: when it cannot be written.
   """
   from magnifier_jax.interop.weights_file import read_weights
   from magnifier_jax.weights.workdir_weights import write_workdir
@@ -63,7 +65,7 @@ def export_workdir(workdir: Path, which: str, target: Path) -> str:
 
   Raises:
     CheckpointError: when there is no checkpoint.
-    WeightsFileError: when the file cannot be written.
+    WriteError: when the file cannot be written.
   """
   from magnifier_jax.interop.weights_file import check_suffix, write_weights
   from magnifier_jax.weights.workdir_weights import read_workdir
@@ -77,7 +79,7 @@ def export_workdir(workdir: Path, which: str, target: Path) -> str:
 def main(argv: list[str]) -> str:
   """Converts as the arguments say; returns what was done."""
   options, overrides = _parser().parse_known_args(argv)
-  source, target = Path(options.source), Path(options.target)
+  source, target = options.source, options.target
   if source.is_dir():
     if options.config or overrides:
       unused = [f"--config={options.config}"] * bool(options.config) + overrides
@@ -96,8 +98,9 @@ def main(argv: list[str]) -> str:
 def _parser() -> argparse.ArgumentParser:
   parser = make_parser("convert", __doc__)
   add = parser.add_argument
-  add("--from", dest="source", required=True, metavar="PATH", help="a file of weights or a workdir")
-  add("--to", dest="target", required=True, metavar="PATH", help="a workdir or a file of weights")
+  path = {"type": user_path, "required": True, "metavar": "PATH"}
+  add("--from", dest="source", **path, help="a file of weights or a workdir")
+  add("--to", dest="target", **path, help="a workdir or a file of weights")
   add(
     "--config",
     metavar="FILE[:VARIANT]",

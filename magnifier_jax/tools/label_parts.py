@@ -15,17 +15,18 @@ Exit code 0: every image has labels. 1: some have none. 2: the command or the co
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
 from magnifier_jax.body_parts import PART_NAMES
+from magnifier_jax.config import check_pixel_scale
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.data import dataset, part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder
 from magnifier_jax.data.records import SPLITS
+from magnifier_jax.files.user_path import user_path
 from magnifier_jax.part_labelling import labelling
 from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller
@@ -45,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
     raise LabellingError(f"config.data.dataset: {config.dataset} is drawn, its parts are known")
   splits = _splits(options.splits)
   labeller = _LABELLERS[options.method](options)
-  manual_dir = Path(config.manual_dir).expanduser()
-  folder = Path(options.to).expanduser() if options.to else None
+  manual_dir, folder = user_path(config.manual_dir), options.to
   places = {
     split: _sampled(labelling.find_places(builder, split, manual_dir, folder), options.sample)
     for split in splits
@@ -120,8 +120,10 @@ def _named(what: str, images: Sequence[str]) -> Iterator[str]:
 def _onnx_labeller(options: argparse.Namespace) -> PartLabeller:
   from magnifier_jax.part_labelling.onnx_parser import OnnxLabeller, OnnxOptions
 
+  check_pixel_scale("--mean", options.mean)
+  check_pixel_scale("--std", options.std)
   return OnnxLabeller(
-    Path(options.model),
+    options.model,
     find_class_map(options.classes),
     OnnxOptions(
       input_size_hw=options.input_size,
@@ -138,19 +140,19 @@ def _onnx_labeller(options: argparse.Namespace) -> PartLabeller:
 def _pose_labeller(options: argparse.Namespace) -> PartLabeller:
   from magnifier_jax.part_labelling.pose_landmarks import PoseLabeller
 
-  return PoseLabeller(Path(options.model))
+  return PoseLabeller(options.model)
 
 
 def _network_labeller(options: argparse.Namespace) -> PartLabeller:
   from magnifier_jax.part_labelling.network_labels import NetworkLabeller
 
-  return NetworkLabeller(Path(options.workdir), options.checkpoint, options.share_steps)
+  return NetworkLabeller(options.workdir, options.checkpoint, options.share_steps)
 
 
 def _file_labeller(options: argparse.Namespace) -> PartLabeller:
   from magnifier_jax.part_labelling.other_label_files import FileLabeller
 
-  return FileLabeller(Path(options.folder), find_class_map(options.classes), options.scale)
+  return FileLabeller(options.folder, find_class_map(options.classes), options.scale)
 
 
 _LABELLERS = {
@@ -195,10 +197,16 @@ def _parser() -> argparse.ArgumentParser:
   _add_onnx_options(method("onnx", "any human-parsing network in an ONNX file"))
   pose = method("pose", "MediaPipe's pose landmarks and person mask, drawn as limbs")
   pose.add_argument(
-    "--model", required=True, metavar="FILE", help="pose_landmark_*.tflite, or MediaPipe's wheel"
+    "--model",
+    required=True,
+    type=user_path,
+    metavar="FILE",
+    help="pose_landmark_*.tflite, or MediaPipe's wheel",
   )
   network = method("network", "the part segmentation head of a trained run")
-  network.add_argument("--workdir", required=True, metavar="FOLDER", help="of the run")
+  network.add_argument(
+    "--workdir", required=True, type=user_path, metavar="FOLDER", help="of the run"
+  )
   network.add_argument(
     "--checkpoint", choices=("latest", "best"), default="latest", help="best is by mAP"
   )
@@ -211,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     "(%(default)s)",
   )
   files = method("files", "one-channel PNG or .npy files in another layout or of other classes")
-  files.add_argument("--folder", required=True, metavar="FOLDER", help="that holds the files")
+  files.add_argument(
+    "--folder", required=True, type=user_path, metavar="FOLDER", help="that holds the files"
+  )
   _add_classes(files, "parts")
   files.add_argument(
     "--scale", action="store_true", help="bring labels of another size to that of their image"
@@ -234,7 +244,12 @@ def _shared_options() -> argparse.ArgumentParser:
     metavar="SPLITS",
     help=f"of {','.join(SPLITS)}; only training needs labels (%(default)s)",
   )
-  add("--to", metavar="FOLDER", help="of the labels (default: where training looks for them)")
+  add(
+    "--to",
+    type=user_path,
+    metavar="FOLDER",
+    help="of the labels (default: where training looks for them)",
+  )
   add("--overwrite", action="store_true", help="replace labels given or made otherwise")
   add(
     "--sample",
@@ -259,7 +274,7 @@ def _add_classes(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def _add_onnx_options(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
-  add("--model", required=True, metavar="FILE", help="ONNX file")
+  add("--model", required=True, type=user_path, metavar="FILE", help="ONNX file")
   _add_classes(parser, None)
   add(
     "--input_size",

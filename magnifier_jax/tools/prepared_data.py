@@ -11,11 +11,11 @@ command is wrong, or a copy is in use.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from magnifier_jax.data.prepared import catalogue
 from magnifier_jax.data.prepared.catalogue import CatalogueEntry, State
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import user_path
 from magnifier_jax.tools.program import make_parser, run_tool
 
 _OLD = "old"
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> str:
     help=f"copies to delete; '{_OLD}' is all that are neither current nor in use",
   )
   options = parser.parse_args(argv)
-  data_dir = Path(options.data_dir).expanduser()
+  data_dir = user_path(options.data_dir)
   entries = list(catalogue.entries(data_dir))
   if not entries:
     return f"no prepared copies in {data_dir}"

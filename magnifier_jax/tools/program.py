@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from magnifier_jax.command_line.console import (
+  leave_at_once,
+  lost_output,
+  print_without_failing,
+  silence_libraries,
+)
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.disk_space import DiskFullError
 
 
 def make_parser(tool: str, description: str) -> argparse.ArgumentParser:
@@ -50,11 +57,16 @@ def run_tool(
   """Runs a tool on the process's arguments and ends the process.
 
   Args:
-    main: returns an exit code, or what to print. A `UserError` becomes one line and exit code 2.
+    main: returns an exit code, or its results as text, to print. A `UserError` becomes one line and
+      exit code 2, and so does text that cannot be printed.
     when_interrupted: is printed after Ctrl-C, with exit code 130.
   """
+  print_without_failing()
+  silence_libraries()
   try:
     result = main(sys.argv[1:])
+  except DiskFullError as error:
+    leave_at_once(f"error: {error}", 2)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -64,4 +76,7 @@ def run_tool(
   if isinstance(result, str):
     print(result)
     result = 0
+    if reason := lost_output():
+      print(f"error: standard output: {reason}; what was printed is cut short", file=sys.stderr)
+      result = 2
   sys.exit(result)

@@ -9,6 +9,7 @@ from flax import traverse_util
 
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.user_path import user_path
 from magnifier_jax.interop.state_dict import (
   entry,
   is_classifier,
@@ -81,15 +82,16 @@ def _backbone(state: TrainState, config: Config, say: Callable[[str], None]) -> 
 
 
 def _read_backbone(source: str) -> WeightsFile:
-  if not Path(source).exists():
+  path = user_path(source)
+  if not path.exists():
     raise InitializationError(
       f"config.init.backbone: no file {source!r}; name one, or 'imagenet', or 'none'"
     )
-  return read_weights(Path(source))
+  return read_weights(path)
 
 
 def _whole_network(state: TrainState, config: Config, say: Callable[[str], None]) -> _Loaded:
-  source = Path(config.init.checkpoint)
+  source = user_path(config.init.checkpoint)
   if not source.exists():
     raise InitializationError(
       f"config.init.checkpoint: no workdir or file {config.init.checkpoint!r}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.files.disk_space import full_disk_named
 from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
 from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
@@ -17,6 +18,8 @@ from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import create_trainer
 from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints, RunRecord, run_record
+from magnifier_jax.workdir.lock import locked
+from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.origin import write_origin
 
 
@@ -52,6 +55,8 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   Raises:
     BackboneError, StateDictError: when the weights are not those of the config's network.
     CheckpointError: when the workdir has checkpoints.
+    WriteError, DiskFullError: when it cannot be written; no half of a checkpoint stays.
+    WorkdirInUseError: when a run trains there.
   """
   people = num_people(weights.state_dict, str(weights.path))
   check_whole_network(weights.state_dict, config.model.backbone, weights.path)
@@ -64,10 +69,15 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   opt_state = adam_with_l2(trainer.schedule, config.optimizer.weight_decay).init(params)
   state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
   record = run_record(config, people, 0)
-  checkpoints = Checkpoints(workdir)
-  if checkpoints.latest_step() is not None:
-    raise CheckpointError(f"{checkpoints.directory}: holds checkpoints; choose another folder")
-  checkpoints.save(state, record)
-  checkpoints.close()
-  write_origin(workdir, {"path": str(weights.path), "sha256": weights.sha256})
+  with full_disk_named(workdir, "Nothing was converted."), locked(workdir, say):
+    checkpoints = Checkpoints(workdir)
+    if checkpoints.latest_step() is not None:
+      raise CheckpointError(f"{checkpoints.directory}: holds checkpoints; choose another folder")
+    try:
+      checkpoints.save(state, record)
+      checkpoints.close()
+      write_origin(workdir, {"path": str(weights.path), "sha256": weights.sha256})
+    except BaseException:
+      checkpoints.discard(step=0)
+      raise
   return record

@@ -2,7 +2,8 @@
 
 import json
 import math
-import os
+import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.whole_file import write_json
 from magnifier_jax.train_state import TrainState, Tree
 from magnifier_jax.workdir.checkpoint_files import find_damage, write_manifest
 from magnifier_jax.workdir.metrics_log import say
@@ -21,6 +23,7 @@ from magnifier_jax.workdir.old_records import with_todays_fields
 
 _METRICS = "metrics.json"
 _STATE = "state"  # the folder of the arrays
+_SECONDS_TO_STOP_WRITING = 10
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a folder that is being written
 
 # Fields that may change between a run and its continuation without changing what it computes.
@@ -155,11 +158,19 @@ class Checkpoints:
     self.wait()
     self._metrics[step] = {name: float(value) for name, value in metrics.items()}
     if jax.process_index() == 0:
-      path = self._folder(step) / _METRICS
-      replacement = path.with_suffix(".tmp")
-      replacement.write_text(json.dumps(self._metrics[step], indent=2) + "\n")
-      os.replace(replacement, path)
+      write_json(self._folder(step) / _METRICS, self._metrics[step])
     self._delete_superseded()
+
+  def discard(self, step: int) -> None:
+    """Deletes what there is of a checkpoint whose saving failed."""
+    deadline = time.monotonic() + _SECONDS_TO_STOP_WRITING
+    while time.monotonic() < deadline:
+      halves = [self._folder(step), *self.directory.glob(f"{step}{_HALF_WRITTEN}*")]
+      for folder in halves:
+        shutil.rmtree(folder, ignore_errors=True)
+      time.sleep(0.2)  # Orbax's threads may be writing on
+      if not any(folder.exists() for folder in halves):
+        return
 
   def metrics(self, step: int) -> Mapping[str, float] | None:
     """Returns what the evaluation of a checkpoint found; None before one."""

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from magnifier_jax.errors import UserError
+from magnifier_jax.files.whole_file import write_text, writing
 
 
 class MetricsFileError(UserError):
@@ -34,7 +35,8 @@ class MetricsLog:
 
     self._path = workdir / "metrics.jsonl"
     _drop_records_after(self._path, start_step, evaluated)
-    self._file = self._path.open("a")
+    with writing(self._path):
+      self._file = self._path.open("a")
     self._tensorboard = metric_writers.SummaryWriter(str(workdir / "tensorboard"))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -88,9 +90,7 @@ def _drop_records_after(path: Path, step: int, evaluated: bool) -> None:
     return record["step"] < step or (record["step"] == step and (evaluated or not is_evaluation))
 
   records = [record for record in read_records(path.parent) if stays(record)]
-  replacement = path.with_suffix(".tmp")
-  replacement.write_text("".join(json.dumps(record) + "\n" for record in records))
-  os.replace(replacement, path)
+  write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def flatten(terms: Mapping[str, np.ndarray | None], prefix: str) -> dict[str, float]:

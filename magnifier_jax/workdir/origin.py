@@ -1,11 +1,12 @@
 """Where the weights that a workdir began with came from."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from magnifier_jax.files.whole_file import make_folder, write_json
 
 ORIGIN = "initial_weights.json"
 
@@ -13,5 +14,5 @@ ORIGIN = "initial_weights.json"
 def write_origin(workdir: Path, origin: Mapping[str, Any]) -> None:
   """Writes down beside the checkpoints where their weights came from."""
   if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / ORIGIN).write_text(json.dumps(dict(origin), indent=2) + "\n")
+    make_folder(workdir)
+    write_json(workdir / ORIGIN, dict(origin))

@@ -1,5 +1,7 @@
 """Where compiled programs are kept, and what happens where they cannot be."""
 
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,3 +86,19 @@ def test_a_run_goes_on_without_the_users_cache(repository: Path, tmp_path: Path)
   file.write_text("in the way")
   value, hits, _ = run(repository, "", file)
   assert (value, hits) == (6.0, 0)
+
+
+def test_without_any_home_a_run_goes_on_with_one_warning(
+  monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+  def no_home(path: str) -> str:
+    return path
+
+  monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+  monkeypatch.setattr(os.path, "expanduser", no_home)
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    use_compilation_cache(None)
+  assert caplog.messages == [
+    "Nothing compiled is kept: ~/.cache: no home is known of that user; write the whole path"
+  ]

@@ -5,7 +5,6 @@ import dataclasses
 import html.parser
 import io
 import math
-import pathlib
 import re
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from magnifier_jax.body_parts import PARTS
 from magnifier_jax.evaluation.pair_distances import OperatingPoint, PairDistances
+from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.report import charts as report_charts
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.contents import (
@@ -26,6 +26,7 @@ from magnifier_jax.report.contents import (
 )
 from magnifier_jax.report.page import render_report, write_report
 from magnifier_jax.report.published import PublishedResult, PublishedTable
+from tests.full_disk import full_disk
 from tests.report import browser
 
 PICTURE_HW = (128, 64)
@@ -285,18 +286,11 @@ def test_photographs_survive_encoding():
   assert np.abs(decoded.astype(int) - image).mean() < 4
 
 
-def test_a_report_replaces_the_last_one_whole_or_not_at_all(tmp_path, data, source, monkeypatch):
+def test_a_report_replaces_the_last_one_whole_or_not_at_all(tmp_path, data, source, capsys):
   path = tmp_path / "report.html"
   path.write_text("the last one")
-
-  def fill_the_disk(unfinished: pathlib.Path, text: str, **_: str) -> None:
-    unfinished.write_bytes(text[:100].encode())
-    raise OSError("no space left")
-
-  with monkeypatch.context() as patch:
-    patch.setattr(pathlib.Path, "write_text", fill_the_disk)
-    with pytest.raises(OSError, match="no space left"):
-      write_report(path, data)
+  with full_disk(100), pytest.raises(WriteError, match=r"report\.html: .*; free some space there"):
+    write_report(path, data)
   assert path.read_text() == "the last one"
   assert list(tmp_path.iterdir()) == [path]
   write_report(path, data)

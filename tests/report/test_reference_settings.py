@@ -1,17 +1,14 @@
 """What is said of a run's settings beside the authors'."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
-from magnifier_jax.report import reference_settings as settings_lib
 from magnifier_jax.report.reference_settings import (
   WITHOUT_INFLUENCE,
-  configs_folder,
   differences_from_reference,
   leaves,
 )
@@ -85,16 +82,3 @@ def test_a_field_that_only_one_version_knows_is_said():
 def test_a_stored_config_which_has_lists_for_tuples_is_the_same():
   stored = json.loads(json.dumps(get_config("authors").to_dict()))
   assert differences_from_reference(stored) == []
-
-
-def test_the_folder_of_configs_is_found_in_the_package_or_beside_it(
-  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-  package = tmp_path / "site-packages" / "magnifier_jax"
-  monkeypatch.setattr(settings_lib, "__file__", str(package / "report" / "x.py"))
-  with pytest.raises(settings_lib.ConfigError, match=r"no folder `configs` in or beside .*_jax;"):
-    configs_folder()
-  for folder in (package.parent / "configs", package / "configs"):
-    folder.mkdir(parents=True)
-    (folder / "cuhk03.py").write_text("")
-    assert configs_folder() == folder

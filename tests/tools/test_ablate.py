@@ -19,10 +19,12 @@ from magnifier_jax.comparison.ablation import Ablation, AblationError, plan
 from magnifier_jax.comparison.run_clock import RunClock, RunTimes
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.config import ConfigError
+from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.report.charts import Chart
 from magnifier_jax.tools import ablate
 from magnifier_jax.workdir.metrics_log import format_duration
 from tests.data.noise_tree import write_tree
+from tests.full_disk import full_disk
 from tests.tools.evaluated_runs import accuracies, make_report_older, write_run
 
 SMALL = "configs/cuhk03.py:small"
@@ -207,7 +209,7 @@ def test_several_data_sets_have_no_common_picture(tmp_path: Path, monkeypatch: p
   [
     (["--set", "seed=1"], AblationError, "--set: the seed is for --seeds to set"),
     (["--set", "training.num_epochs"], AblationError, "does not look like training.num_epochs=4"),
-    (["--set", "training.num_epoch=4"], ConfigError, 'Did you mean "num_epochs"'),
+    (["--set", "training.num_epoch=4"], ConfigError, "no such field; did you mean num_epochs?"),
     (["--set", "training.num_epochs=0"], ConfigError, "num_epochs: must be at least 1"),
     (["--variants=all,smal"], ConfigError, "no variant 'smal'; choose from"),
     (["--variants=all,,paper"], AblationError, "--variants: 'all,,paper' must be names"),
@@ -394,3 +396,15 @@ def test_a_real_run(repository: Path, tmp_path: Path, monkeypatch: pytest.Monkey
   assert ablate.main(arguments) == 0
   assert (workdir / "console.log").read_text() == before
   assert time.monotonic() - started < 30
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path):
+  (tmp_path / "file").write_text("in the way")
+  with pytest.raises(WriteError, match=r"file/out: cannot be written: Not a directory"):
+    ablate.main([f"--config={SMALL}", f"--output={tmp_path / 'file' / 'out'}"])
+
+
+def test_a_full_disk_stops_the_run_and_is_one_line(tmp_path: Path, capsys):
+  log = tmp_path / "run" / "console.log"
+  with full_disk(10), pytest.raises(WriteError, match=r"console\.log: .*; free some space there"):
+    training_process.run_training(["--config=nowhere.py"], log, lambda _: None)

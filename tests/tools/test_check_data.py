@@ -12,8 +12,10 @@ from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset, inspection
 from magnifier_jax.data.inspection import Fault, Inspection
+from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.tools import check_data
 from tests.data.noise_tree import write_images, write_tree
+from tests.full_disk import full_disk
 
 from .planted_faults import plant
 
@@ -175,3 +177,27 @@ def test_the_command_prints_one_line_for_a_wrong_config(tmp_path, repository):
   assert done.returncode == 2
   assert done.stderr.startswith("error: config.data.dataset: no data set is called 'nothing'")
   assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_leaves_the_last_page_and_the_findings(sound, repository, capsys):
+  (sound / "page.html").write_text("the last one")
+  with full_disk(), pytest.raises(WriteError, match=r"page\.html: .*; free some space there"):
+    check_data.main(_arguments(sound, repository, "--overwrite"))
+  assert "Nothing is wrong. One can train." in capsys.readouterr().out
+  assert (sound / "page.html").read_text() == "the last one"
+  assert not list(sound.glob(".*"))
+
+
+def test_a_page_that_cannot_be_written_is_named_before_anything_is_read(
+  sound, repository, monkeypatch
+):
+  monkeypatch.setattr(inspection, "inspect", lambda *_: pytest.fail("read everything first"))
+  (sound / "taken").mkdir()
+  with pytest.raises(WriteError, match=r"taken: cannot be written: Is a directory"):
+    check_data.main(_arguments(sound, repository, f"--page={sound / 'taken'}"))
+
+
+def test_a_page_at_home(sound, repository, monkeypatch):
+  monkeypatch.setenv("HOME", str(sound))
+  assert check_data.main(_arguments(sound, repository, "--page=~/mine.html")) == 0
+  assert (sound / "mine.html").exists()

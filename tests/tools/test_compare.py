@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from magnifier_jax.interop.weights_file import write_weights
 from magnifier_jax.tools import convert
 from magnifier_jax.tools.compare import cli, main
 from magnifier_jax.workdir.metrics_log import MetricsFileError
+from tests.full_disk import full_disk
 from tests.interop.small_network import small_network
 from tests.tools.evaluated_runs import accuracies, small, write_run
 
@@ -338,7 +340,10 @@ def test_a_file_that_is_there_stays(two_seeds: list[Path], tmp_path: Path):
   ("file", "message"),
   [
     ("table.pdf", "table.pdf: the name must end in one of .md, .json, .html, .svg"),
-    ("nowhere/table.md", "nowhere/table.md: cannot be written (No such file or directory)"),
+    (
+      "nowhere/table.md",
+      "nowhere/table.md: cannot be written: No such file or directory; name another place",
+    ),
   ],
 )
 def test_command_prints_an_error_on_one_line(
@@ -364,3 +369,29 @@ def test_command_takes_no_accelerator_and_no_tensorflow(repository: Path, two_se
   program = program.replace("compare.cli()", "print(compare.main(sys.argv[1:]))")
   command = [sys.executable, "-c", program, *map(str, two_seeds)]
   subprocess.run(command, cwd=repository, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_full_disk_is_one_line(
+  tmp_path: Path,
+  monkeypatch: pytest.MonkeyPatch,
+  capsys: pytest.CaptureFixture,
+  two_seeds: list[Path],
+):
+  file = tmp_path / "out" / "table.md"
+  file.parent.mkdir()
+  file.write_text("the last one")
+  arguments = [str(two_seeds[0]), f"--write={file}", "--overwrite"]
+  monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+  with full_disk(), pytest.raises(SystemExit) as caught:
+    cli()
+  assert caught.value.code == 2
+  expected = f"error: {file}: cannot be written: File too large; free some space there, or have "
+  assert capsys.readouterr().err == f"{expected}your quota raised\n"
+  assert os.listdir(file.parent) == ["table.md"]
+  assert file.read_text() == "the last one"
+
+
+def test_paths_at_home(monkeypatch: pytest.MonkeyPatch, two_seeds: list[Path]):
+  monkeypatch.setenv("HOME", str(two_seeds[0].parent))
+  main([f"~/{two_seeds[0].name}", "--write=~/table.md"])
+  assert (two_seeds[0].parent / "table.md").exists()

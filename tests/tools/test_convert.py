@@ -17,7 +17,8 @@ from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.evaluate import load_embeddings
+from magnifier_jax.evaluation.embeddings_file import load_embeddings
+from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.interop.state_dict import StateDictError
 from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
@@ -25,6 +26,7 @@ from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
 from magnifier_jax.tools.program import OverwriteError
 from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
+from tests.full_disk import full_disk
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 from tests.test_reference import assert_close, fixture, golden
 
@@ -123,9 +125,13 @@ def test_every_wrong_shape_is_listed(tmp_path: Path, imported: Path):
     (["--from=WORKDIR", "--to=x.npz"], WeightsFileError, r"must end in one of \.pth"),
     (["--from=WORKDIR", "--to=THERE.pth"], OverwriteError, r"\.pth: is there already; --overwrite"),
     (["--from=EMPTY", "--to=x.pth"], CheckpointError, r"no checkpoint there"),
-    (["--from=FILE", "--to=x", "--config=configs/nowhere.py"], ConfigError, r"No such file"),
+    (
+      ["--from=FILE", "--to=x", "--config=configs/nowhere.py"],
+      ConfigError,
+      r"there is no file configs/nowhere",
+    ),
     (["--from=FILE", "--to=x", f"{SMALL}er"], ConfigError, r"no variant 'smaller'; choose from"),
-    (["--from=FILE", "--to=x", SMALL, "--config.sed=1"], ConfigError, r"\"seed\" instead"),
+    (["--from=FILE", "--to=x", SMALL, "--config.sed=1"], ConfigError, r"did you mean seed"),
     (["--from=FILE", "--to=x", SMALL, "--config.seed=-1"], ConfigError, r"config\.seed: must be"),
     (["--from=FILE", "--to=x", SMALL, "more"], ConfigError, r"unexpected argument 'more'"),
   ],
@@ -204,7 +210,60 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   monkeypatch.setattr(evaluate, "publish", lambda *_: {})
   evaluate.evaluate_run(config, tmp_path)
 
-  embeddings, *_ = load_embeddings(tmp_path / "embeddings.npz")
-  ours = np.concatenate(list(embeddings.query.branches.values()), axis=1)
+  query, *_ = load_embeddings(tmp_path / "embeddings.npz")
+  ours = np.concatenate(list(query.embeddings.branches.values()), axis=1)
   shutil.rmtree(tmp_path)  # a gigabyte
   assert_close(ours, golden("small")["eval_embedding"], 1e-4, "eval_embedding")
+
+
+def test_a_full_disk_leaves_the_file_before(tmp_path: Path, imported: Path, capsys):
+  target = tmp_path / "out.safetensors"
+  target.write_text("the last one")
+  with full_disk(), pytest.raises(WriteError, match=r"out\.safetensors: .*; free some space"):
+    main([f"--from={imported}", f"--to={target}", "--overwrite"])
+  assert target.read_text() == "the last one"
+  assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_leaves_no_half_of_a_checkpoint(
+  tmp_path: Path, repository: Path, imported: Path
+):
+  """In a process of its own: Orbax's threads outlive a save that failed."""
+  program = (
+    "from magnifier_jax.tools.convert import cli\n"
+    "from tests.full_disk import full_disk\n"
+    "with full_disk(100_000):\n"
+    "  cli()"
+  )
+  source = imported.parent / "weights.pth"
+  done = subprocess.run(
+    [sys.executable, "-c", program, SMALL, f"--from={source}", f"--to={tmp_path / 'run'}"],
+    cwd=repository,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (done.returncode, done.stdout, done.stderr) == (
+    2,
+    "",
+    f"error: {tmp_path / 'run'}: File too large; free some space there, or have your quota raised. "
+    "Nothing was converted.\n",
+  )
+  assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, imported: Path):
+  (tmp_path / "file").write_text("in the way")
+  source = imported.parent / "weights.pth"
+  for argv in (
+    [SMALL, f"--from={source}", f"--to={tmp_path / 'file' / 'run'}"],
+    [f"--from={imported}", f"--to={tmp_path / 'file' / 'out.pth'}"],
+  ):
+    with pytest.raises(WriteError, match=r"file.*: cannot be written: (Not a dir|File exists)"):
+      main(argv)
+
+
+def test_paths_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: Path):
+  monkeypatch.setenv("HOME", str(imported.parent))
+  main([f"--from=~/{imported.name}", "--to=~/out.safetensors"])
+  assert (imported.parent / "out.safetensors").exists()

@@ -14,6 +14,7 @@ from PIL import Image
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile
 from magnifier_jax.models.network import create_network
@@ -22,6 +23,7 @@ from magnifier_jax.part_labelling.network_labels import weigh_by_shares
 from magnifier_jax.tools import check_data, label_parts
 from magnifier_jax.weights.workdir_weights import write_workdir
 from tests.data.noise_tree import FOLDERS, image_file, write_tree
+from tests.full_disk import full_disk
 
 _TRAIN_IMAGES = 8
 
@@ -288,7 +290,7 @@ def test_options_that_cannot_be_read_are_named(root: Path, option: str, capsys):
 
 def test_a_folder_that_cannot_be_written_to_is_named(root: Path):
   (root / "labels").write_text("a file")
-  with pytest.raises(ValueError, match=r"labels/.* cannot be written .*another folder with --to"):
+  with pytest.raises(ValueError, match=r"labels/.* cannot be written: .*another folder with --to"):
     label_parts.main(_files(root, f"--to={root / 'labels'}"))
 
 
@@ -302,3 +304,25 @@ def test_the_command_prints_one_line_for_a_mistake(root: Path, repository: Path)
     check=False,
   )
   assert (done.returncode, done.stderr) == (2, "error: --folder: no such folder: nowhere\n")
+
+
+def test_a_full_disk_leaves_no_half_of_a_label(root: Path, capsys):
+  labels = root / "labels"
+  with full_disk(), pytest.raises(WriteError, match=r"labels/.*; free some space there"):
+    label_parts.main(_files(root, f"--to={labels}"))
+  assert [file for file in labels.rglob("*") if file.is_file() and file.stat().st_size] == []
+  assert label_parts.main(_files(root, f"--to={labels}")) == 0
+  assert len(_labels(labels)) == _TRAIN_IMAGES
+  assert not [file for file in labels.rglob(".*") if file.is_file()]
+
+
+def test_labels_at_home(root: Path, monkeypatch):
+  monkeypatch.setenv("HOME", str(root))
+  assert label_parts.main(_arguments(root, "files", "--folder=~/given", "--to=~/labels")) == 0
+  assert len(_labels(root / "labels")) == _TRAIN_IMAGES
+
+
+def test_pixels_of_0_to_1_are_refused(root: Path):
+  arguments = ["--model=x.onnx", "--classes=lip", "--mean=0.485,0.456,0.406"]
+  with pytest.raises(ValueError, match=r"--mean: .*0…1, .* write \(123\.675, 116\.28, 103\.53\)"):
+    label_parts.main(_arguments(root, "onnx", *arguments))

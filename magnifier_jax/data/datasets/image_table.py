@@ -9,6 +9,7 @@ from typing import TextIO
 
 from magnifier_jax.data.datasets.file_builder import ListedImage
 from magnifier_jax.data.records import SPLITS, SourceError
+from magnifier_jax.files.user_path import user_path
 
 _COLUMNS = ("image", "person", "camera", "split")
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write what their country's settings say
@@ -81,7 +82,7 @@ def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str
     raise SourceError(f"{table}: line {line}: no image is named")
   # There may be a million rows, and few of them need the library's way.
   is_below = path[0] not in "/~"
-  file = f"{folder}/{path}" if is_below else os.path.join(folder, os.path.expanduser(path))
+  file = f"{folder}/{path}" if is_below else os.path.join(folder, user_path(path))
   return split, ListedImage(file, path, int(person), int(camera_number[1]))
 
 
