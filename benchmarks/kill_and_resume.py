@@ -148,7 +148,7 @@ def difference(workdir: Path, reference: Path) -> str | None:
     return "metrics.jsonl"
   if (workdir / "metrics.json").read_bytes() != (reference / "metrics.json").read_bytes():
     return "metrics.json"
-  ours, theirs = _last_checkpoint(workdir), _last_checkpoint(reference)
+  ours, theirs = last_checkpoint(workdir), last_checkpoint(reference)
   if ours.keys() != theirs.keys():
     return "the names of the arrays"
   for name, array in ours.items():
@@ -164,12 +164,17 @@ def _records(workdir: Path) -> list[dict[str, float]]:
   ]
 
 
-def _last_checkpoint(workdir: Path) -> dict[str, np.ndarray]:
+def last_checkpoint(workdir: Path) -> dict[str, np.ndarray]:
+  """Returns the arrays that a finished run ended with, by their names."""
   step = json.loads((workdir / "metrics.json").read_text())["step"]
-  with ocp.StandardCheckpointer() as checkpointer:
-    state = checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "state")
+  folder = workdir.absolute() / "checkpoints" / str(step) / "state"
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    # As NumPy's arrays: JAX's would want the devices of the run, and round float64.
+    tree = checkpointer.metadata(folder).item_metadata.tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    state = checkpointer.restore(folder, restore_args=as_numpy)
   leaves = jax.tree_util.tree_leaves_with_path(state)
-  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def _draw_moment(number: int, window_s: float) -> Moment:

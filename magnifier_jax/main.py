@@ -18,8 +18,9 @@ from magnifier_jax.command_line.console import (
 from magnifier_jax.config_argument import last_line, normalized
 from magnifier_jax.devices.failure import end_run
 from magnifier_jax.devices.host_memory import restart_with_huge_pages
+from magnifier_jax.devices.joining import TIMEOUT_S, connect_devices, join
 from magnifier_jax.devices.preemption import EXIT_CODE, Preempted, Preemption
-from magnifier_jax.devices.processes import CLUSTERS, Launch, initialize
+from magnifier_jax.devices.processes import CLUSTERS, Launch
 from magnifier_jax.errors import UserError
 from magnifier_jax.files.disk_space import DiskFullError
 from magnifier_jax.files.user_path import user_path
@@ -43,6 +44,12 @@ _CLUSTER = flags.DEFINE_enum(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes of this run.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+_INITIALIZATION_TIMEOUT = flags.DEFINE_integer(
+  "initialization_timeout",
+  TIMEOUT_S,
+  "Seconds to wait for the other processes of this run.",
+  lower_bound=1,
+)
 _COMPILATION_CACHE = flags.DEFINE_string(
   "compilation_cache",
   None,
@@ -72,11 +79,13 @@ def main(argv: list[str], preemption: Preemption) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-  initialize(Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value))
+  launch = Launch(_CLUSTER.value, _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+  join(launch, _INITIALIZATION_TIMEOUT.value)
   preemption.listen()  # again: joining other processes installs a handler of JAX's
   from magnifier_jax.devices.compilation_cache import use_compilation_cache
 
   use_compilation_cache(_COMPILATION_CACHE.value)
+  connect_devices()
   workdir = user_path(_WORKDIR.value or f"runs/{config.name}")
   if _MODE.value == "train":
     from magnifier_jax.train import train

@@ -17,7 +17,8 @@ from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.pipeline import train_batches
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.devices.processes import Launch, initialize
+from magnifier_jax.devices.joining import join
+from magnifier_jax.devices.processes import Launch
 from magnifier_jax.embed_dataset import DatasetEmbedder, identities
 from magnifier_jax.evaluation.ranking import evaluate_ranking
 from magnifier_jax.train_state import TrainState
@@ -117,7 +118,7 @@ class Run:
 
 def main(manual_dir: str, workdir: str) -> None:
   """Trains in float64, evaluates and saves; prints what a test cannot find in the checkpoint."""
-  initialize(Launch())
+  join(Launch())
   jax.config.update("jax_enable_x64", True)
   with shallow_resnet18():
     run = Run(make_config(Path(manual_dir), "float64"), mesh_lib.data_mesh())

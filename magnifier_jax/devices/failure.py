@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _NOTES = "magnifier_jax/failures/"
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_FOR_THE_OTHERS = 10.0
+_is_joined = threading.Event()  # before, a process has nobody to tell anything
 _leaving = threading.Lock()  # taken by the first thread that ends the process, and never given back
 
 
@@ -40,7 +41,11 @@ class _Process(NamedTuple):
 
 
 def watch() -> None:
-  """Looks, in a thread, whether another process of the run has failed; then ends this one."""
+  """Looks, in a thread, whether another process of the run has failed; then ends this one.
+
+  To be called once all processes of the run have joined.
+  """
+  _is_joined.set()
   process = _this_process()
   is_leaving = threading.Event()
 
@@ -95,8 +100,8 @@ def _leave(process: _Process, code: int, message: str) -> None:
 
 
 def _this_process() -> _Process | None:
-  """Returns this process; None where it is a run of its own."""
-  if "jax" not in sys.modules:
+  """Returns this process; None where it is a run of its own, or not yet one of a run."""
+  if not _is_joined.is_set():
     return None
   # There is no public way to what the processes tell each other; Orbax takes this one too.
   from jax._src.distributed import global_state as state

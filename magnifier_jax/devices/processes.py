@@ -1,16 +1,13 @@
-"""The processes of one run: how many there are, which this is, and how they find each other."""
+"""The processes of one run: how many there are, which this is, and where process 0 is."""
 
-import os
 import re
-import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from magnifier_jax.devices import failure
 from magnifier_jax.errors import UserError
 
+_FIRST_PORT = 61440  # above those that Linux gives to programs that ask for any
 CLUSTERS = ("auto", "none", "slurm", "openmpi", "tpu")
 
 
@@ -31,7 +28,11 @@ class Launch(NamedTuple):
 
 
 class Membership(NamedTuple):
-  """Arguments of `jax.distributed.initialize`; None is for JAX to find out."""
+  """Arguments of `jax.distributed.initialize`; None is for JAX to find out, which it does on TPUs.
+
+  Of SLURM and Open MPI everything is read here: an address that only JAX knows could not be named
+  to the user who waits for it.
+  """
 
   coordinator_address: str | None
   num_processes: int | None
@@ -48,51 +49,7 @@ class _Tasks(NamedTuple):
   process_id: int
   local_count: int | None  # processes on this machine
   local_id: int | None
-  coordinator_known: bool  # JAX can tell the coordinator from the environment
-  method: str  # JAX's name of the scheduler
-
-
-def initialize(launch: Launch, timeout_s: int = 300) -> None:
-  """Joins the other processes of the run, if there are any; before JAX touches a device.
-
-  Args:
-    launch: the command line's flags.
-    timeout_s: seconds to wait for all processes.
-
-  Raises:
-    LaunchError: when flags and environment are incomplete or contradict each other, or the
-      coordinator cannot be reached.
-  """
-  membership = membership_of(launch, os.environ)
-  if membership is None:
-    return
-  import jax  # not before the flags are known to be right: it takes a second
-
-  if membership.process_id and membership.coordinator_address:
-    _wait_for(membership.coordinator_address, membership.process_id, timeout_s)
-  try:
-    jax.distributed.initialize(**membership._asdict(), initialization_timeout=timeout_s)
-  except (RuntimeError, ValueError, OSError) as error:
-    address = membership.coordinator_address or membership.cluster_detection_method
-    raise LaunchError(f"joining the other processes ({address}) failed: {error}") from error
-  failure.watch()
-
-
-def _wait_for(coordinator: str, process_id: int, timeout_s: int) -> None:
-  """Waits until process 0 listens; JAX itself aborts with a stack trace when it never does."""
-  host, _, port = coordinator.rpartition(":")
-  deadline = time.monotonic() + timeout_s
-  while True:
-    try:
-      socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-      return
-    except OSError as error:
-      if time.monotonic() > deadline:
-        raise LaunchError(
-          f"--coordinator: process {process_id} could not reach {coordinator} within {timeout_s} s "
-          f"({error}); is process 0 running there, and is the port open between the machines?"
-        ) from error
-      time.sleep(0.2)
+  coordinator: str | None  # HOST:PORT of process 0, where the scheduler tells
 
 
 def membership_of(launch: Launch, environment: Mapping[str, str]) -> Membership | None:
@@ -112,13 +69,13 @@ def membership_of(launch: Launch, environment: Mapping[str, str]) -> Membership 
     return None
   if tasks is not None:
     explicit = _complete(explicit, tasks)
-  _check(explicit, has_coordinator=tasks is not None and tasks.coordinator_known)
+  _check(explicit)
   return Membership(
     explicit.coordinator,
     explicit.num_processes,
     explicit.process_id,
     _own_gpus(tasks, environment) if tasks else None,
-    tasks.method if tasks else "deactivate",
+    "deactivate",
   )
 
 
@@ -185,6 +142,7 @@ def _slurm_tasks(environment: Mapping[str, str]) -> _Tasks | None:
   # Only srun sets the step's nodes: the batch script itself is one process, not a task.
   if "SLURM_STEP_NODELIST" not in environment:
     return None
+  job = _required(environment, "SLURM_JOB_ID")
   per_node = _per_node(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
   node = _integer(environment, "SLURM_NODEID")
   return _Tasks(
@@ -193,8 +151,7 @@ def _slurm_tasks(environment: Mapping[str, str]) -> _Tasks | None:
     _required(environment, "SLURM_PROCID"),
     per_node[node] if node is not None and node < len(per_node) else None,
     _integer(environment, "SLURM_LOCALID"),
-    True,
-    "slurm",
+    f"{_first_node(environment['SLURM_STEP_NODELIST'])}:{_port(job, environment)}",
   )
 
 
@@ -202,6 +159,18 @@ def _per_node(counts: str) -> list[int]:
   """Expands SLURM's '2(x3),1' to [2, 2, 2, 1]."""
   found = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
   return [int(count) for count, times in found for _ in range(int(times or 1))]
+
+
+def _first_node(nodes: str) -> str:
+  """Returns 'rack2n07' of SLURM's 'rack[2-3]n[07-09,12],login1'."""
+  first = re.match(r"(?:[^,\[]|\[[^]]*\])*", nodes)[0]
+  return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", first)
+
+
+def _port(job: int, environment: Mapping[str, str]) -> int:
+  """Returns a port that is the job's own, or `JAX_COORDINATOR_PORT`."""
+  given = _integer(environment, "JAX_COORDINATOR_PORT")
+  return given or _FIRST_PORT + job % (2**16 - _FIRST_PORT)
 
 
 def _openmpi_tasks(environment: Mapping[str, str]) -> _Tasks | None:
@@ -213,9 +182,22 @@ def _openmpi_tasks(environment: Mapping[str, str]) -> _Tasks | None:
     _required(environment, "OMPI_COMM_WORLD_RANK"),
     _integer(environment, "OMPI_COMM_WORLD_LOCAL_SIZE"),
     _integer(environment, "OMPI_COMM_WORLD_LOCAL_RANK"),
-    "OMPI_MCA_orte_hnp_uri" in environment,  # Open MPI 5 no longer sets it
-    "ompi" if "OMPI_MCA_orte_hnp_uri" in environment else "deactivate",
+    _mpirun_address(environment),
   )
+
+
+def _mpirun_address(environment: Mapping[str, str]) -> str | None:
+  """Returns HOST:PORT on the machine where mpirun runs; None since Open MPI 5 hides it.
+
+  Open MPI 4 writes '1531576320.0;tcp://10.96.0.1,10.148.0.1:34911' or '…;tcp6://[fe80::1]:43370',
+  where the job's number is in the upper bits of the first one.
+  """
+  uri = environment.get("OMPI_MCA_orte_hnp_uri", "")
+  found = re.match(r"(\d+)\..*?;tcp(?:://([^,:]+)|6://\[([^],]+))", uri)
+  if found is None:
+    return None
+  host = found[2] or f"[{found[3]}]"
+  return f"{host}:{_port(int(found[1]) >> 12, environment)}"
 
 
 def _complete(explicit: Launch, tasks: _Tasks) -> Launch:
@@ -227,12 +209,17 @@ def _complete(explicit: Launch, tasks: _Tasks) -> Launch:
         f"--{name}: {flag} is given, but {tasks.scheduler} says {scheduled}; leave the flag (or "
         "JAX_… variable) out, or add --cluster=none"
       )
-  return explicit._replace(num_processes=tasks.num_processes, process_id=tasks.process_id)
+  return Launch(
+    explicit.cluster,
+    explicit.coordinator or tasks.coordinator,
+    tasks.num_processes,
+    tasks.process_id,
+  )
 
 
-def _check(launch: Launch, has_coordinator: bool) -> None:
+def _check(launch: Launch) -> None:
   """Raises `LaunchError` unless everything is there and in range."""
-  needed = (() if has_coordinator else ("coordinator",)) + ("num_processes", "process_id")
+  needed = ("coordinator", "num_processes", "process_id")
   missing = [f"--{name}" for name in needed if getattr(launch, name) is None]
   if missing:
     raise LaunchError(

@@ -1,1 +1,1 @@
-"""The user's files: paths as they are written, and writing whole files or none."""
+"""The user's files: paths as they are written, locks, and writing whole files or none."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 
 from magnifier_jax.config import Config
@@ -25,6 +26,12 @@ _METRICS = "metrics.json"
 _STATE = "state"  # the folder of the arrays
 _SECONDS_TO_STOP_WRITING = 10
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # how Orbax ends the name of a folder that is being written
+
+# Orbax warns, from every process, that what is opened to be read is only read.
+_NOT_WORTH_A_WARNING = ("Given directory is read only", "CheckpointManagerOptions.read_only=True")
+logging.get_absl_logger().addFilter(
+  lambda record: not str(record.msg).startswith(_NOT_WORTH_A_WARNING)
+)
 
 # Fields that may change between a run and its continuation without changing what it computes.
 FREE_FIELDS = (

@@ -15,7 +15,8 @@ from absl import app
 
 sys.argv = ["main"]
 from magnifier_jax import main
-from magnifier_jax.devices.processes import Launch, initialize
+from magnifier_jax.devices.joining import join
+from magnifier_jax.devices.processes import Launch
 from magnifier_jax.errors import UserError
 
 FAILING, KIND = int(os.environ["FAILING"]), os.environ["KIND"]
@@ -30,7 +31,7 @@ def fail():
 
 
 def run(argv, preemption):
-  initialize(Launch())
+  join(Launch())
   import jax
   import jax.numpy as jnp
   import numpy as np

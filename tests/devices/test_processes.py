@@ -6,12 +6,11 @@ from magnifier_jax.devices.processes import (
   Launch,
   LaunchError,
   Membership,
-  initialize,
   membership_of,
 )
 
 SLURM = {
-  "SLURM_JOB_ID": "7",
+  "SLURM_JOB_ID": "4107",
   "SLURM_STEP_NODELIST": "node[1-2]",
   "SLURM_NTASKS": "8",
   "SLURM_PROCID": "5",
@@ -79,13 +78,54 @@ def test_explicit(launch: Launch, environment: dict[str, str]):
   ],
 )
 def test_slurm(changes: dict[str, str], gpus: list[int] | None):
-  expected = Membership(None, 8, 5, gpus, "slurm")
+  # 4107 is 11 more than there are ports to choose from.
+  expected = Membership("node1:61451", 8, 5, gpus, "deactivate")
   assert membership_of(Launch(), SLURM | changes) == expected
   assert membership_of(Launch(cluster="slurm"), SLURM | changes) == expected
 
 
-def test_openmpi():
-  assert membership_of(Launch(), OPENMPI_4) == Membership(None, 4, 3, None, "ompi")
+@pytest.mark.parametrize(
+  ("nodes", "first"),
+  [
+    ("login", "login"),
+    ("node001,host2", "node001"),
+    ("node[001-015],host2", "node001"),
+    ("node[007,009-015]", "node007"),
+    ("rack[2-3]n[07-09,12],rack9", "rack2n07"),
+    ("gpu-[3-4].cluster", "gpu-3.cluster"),
+  ],
+)
+def test_process_0_is_on_the_first_node(nodes: str, first: str):
+  address = membership_of(Launch(), SLURM | {"SLURM_STEP_NODELIST": nodes}).coordinator_address
+  assert address == f"{first}:61451"
+
+
+@pytest.mark.parametrize("environment", [SLURM, OPENMPI_4], ids=["slurm", "openmpi"])
+def test_address_and_port_can_be_chosen(environment: dict[str, str]):
+  scheduled = membership_of(Launch(), environment).coordinator_address
+  chosen = membership_of(Launch(), environment | {"JAX_COORDINATOR_PORT": "1234"})
+  assert chosen.coordinator_address == scheduled.rpartition(":")[0] + ":1234"
+  chosen = membership_of(Launch(coordinator="host:1234"), environment)
+  assert chosen.coordinator_address == "host:1234"
+
+
+@pytest.mark.parametrize(
+  ("uri", "host"),
+  [
+    ("1531576320.0;tcp://10.96.0.1:34911", "10.96.0.1"),
+    ("1531576320.0;tcp://10.96.0.1,10.148.0.1:34911", "10.96.0.1"),
+    ("1531576320.0;tcp6://[fe80::b9b,2620:10d::3]:43370", "[fe80::b9b]"),
+    ("1531576320.0;tcp://10.96.0.1:34911;tcp6://[fe80::1]:43370", "10.96.0.1"),
+  ],
+)
+def test_openmpi(uri: str, host: str):
+  environment = OPENMPI | {"OMPI_MCA_orte_hnp_uri": uri}
+  # 1531576320 is 373920 · 4096, and 373920 is 1184 more than a multiple of 4096.
+  expected = Membership(f"{host}:62624", 4, 3, None, "deactivate")
+  assert membership_of(Launch(), environment) == expected
+
+
+def test_openmpi_beside_others():
   # mpirun inside a SLURM job: what SLURM started are mpirun's helpers.
   assert membership_of(Launch(), SLURM | OPENMPI_4).num_processes == 4
   # Open MPI 5 does not say where process 0 is.
@@ -121,7 +161,7 @@ def test_tpu(launch: Launch, environment: dict[str, str], method: str):
     (EXPLICIT._replace(num_processes=8), SLURM, "--process_id: 1 is given, but SLURM says 5"),
     (EXPLICIT, {"TPU_WORKER_HOSTNAMES": "a,b"}, "a TPU slice knows these itself"),
     (Launch(), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES: the environment's value must be"),
-    (Launch(), {"SLURM_STEP_NODELIST": "a"}, "SLURM_NTASKS: the scheduler's environment lacks it"),
+    (Launch(), {"SLURM_STEP_NODELIST": "a"}, "SLURM_JOB_ID: the scheduler's environment lacks it"),
     (Launch(), SLURM | {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4"}, "cannot share the 5 GPUs"),
     (Launch(cluster="slurm"), {}, "--cluster=slurm: this process was not started by srun"),
     (Launch(cluster="pbs"), {}, "--cluster: must be one of auto, none"),
@@ -132,11 +172,3 @@ def test_bad_input_is_one_clear_error(launch: Launch, environment: dict[str, str
     membership_of(launch, environment)
   assert message in str(error.value)
   assert "\n" not in str(error.value)
-
-
-def test_a_coordinator_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch):
-  for name in JAX:
-    monkeypatch.delenv(name, raising=False)
-  # Nothing listens on port 1.
-  with pytest.raises(LaunchError, match=r"process 1 could not reach 127\.0\.0\.1:1 within 0 s"):
-    initialize(EXPLICIT._replace(coordinator="127.0.0.1:1"), timeout_s=0)

@@ -13,9 +13,10 @@ import pytest
 from tests.launch.conftest import FakePrograms
 
 GLOBAL_SUM = """
-  from magnifier_jax.devices.processes import Launch, initialize
+  from magnifier_jax.devices.joining import join
+  from magnifier_jax.devices.processes import Launch
 
-  initialize(Launch())
+  join(Launch())
   import jax
   import jax.numpy as jnp
   import numpy as np

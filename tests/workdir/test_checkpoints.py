@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl import logging
 
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
@@ -70,6 +71,18 @@ def test_the_run_is_recorded_with_it(tmp_path: Path):
 def test_looking_does_not_create_a_workdir(tmp_path: Path):
   assert Checkpoints(tmp_path / "nothing", read_only=True).latest_step() is None
   assert not (tmp_path / "nothing").exists()
+
+
+def test_reading_is_nothing_to_warn_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+  save_all(tmp_path, {2: 0.1}).close()
+  logger = logging.get_absl_logger()
+  logger.addHandler(caplog.handler)
+  try:
+    assert Checkpoints(tmp_path, read_only=True).latest_step() == 2
+    logging.warning("something else")
+  finally:
+    logger.removeHandler(caplog.handler)
+  assert {record.getMessage() for record in caplog.records} == {"something else"}
 
 
 def test_what_may_change_does_not_hinder_a_continuation(tmp_path: Path):

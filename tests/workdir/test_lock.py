@@ -120,8 +120,7 @@ def test_a_file_system_without_locks_is_said_once(
   with caplog.at_level(logging.WARNING, logger="absl"), locked(tmp_path, pytest.fail):
     pass
   assert [record.getMessage() for record in caplog.records] == [
-    f"{tmp_path}/run.lock: this file system has no locks (No locks available); see that no other "
-    "run uses the workdir"
+    f"{tmp_path}/run.lock: this file system has no locks; see that no other run uses the workdir"
   ]
 
 

@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from magnifier_jax.data.prepared import file_lock
-from magnifier_jax.data.prepared.file_lock import FileLock
 from magnifier_jax.errors import UserError
+from magnifier_jax.files import file_lock
+from magnifier_jax.files.file_lock import FileLock
 
 FACTS_FILE = "copy.json"
 _LOCK_FILE = "lock"

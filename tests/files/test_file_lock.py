@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from magnifier_jax.data.prepared import file_lock
+from magnifier_jax.files import file_lock
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_shared_locks_keep_only_an_exclusive_one_out(file):
 def test_a_killed_process_holds_no_lock(file, repository):
   program = (
     "import os, signal, sys; from pathlib import Path\n"
-    "from magnifier_jax.data.prepared import file_lock\n"
+    "from magnifier_jax.files import file_lock\n"
     "lock = file_lock.acquire(Path(sys.argv[1]), shared=False)\n"
     "print('locked', flush=True); signal.pause()"
   )
