@@ -36,6 +36,7 @@ ARGUMENTS = (
   *SMALL_NETWORK,
   *SCHEDULE,
   "--config.evaluation.initial=False",
+  "--config.model.backbone=resnet10_narrow",
   # One branch compiles faster; what is exchanged, saved and restored is of the same kind.
   "--config.model.adversarial_branch=False",
   "--config.model.fusion_branch=False",
@@ -73,20 +74,14 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
   """What the environment of a run says, beside the launcher's own variables."""
-  folder = tmp_path_factory.mktemp("python")
-  # An interpreter whose `-m magnifier_jax.main` trains a shallow network.
-  python = folder / "python"
-  python.write_text(
-    f'#!/usr/bin/env bash\nshift 2\nexec "{sys.executable}" -m tests.launch.shallow_main "$@"\n'
-  )
-  python.chmod(0o755)
+  folder = tmp_path_factory.mktemp("compilations")
   return {
-    "PYTHON": str(python),
+    "PYTHON": sys.executable,
     "SLURM_WAIT": "5",
     "PYTHONDONTWRITEBYTECODE": "",
     "XLA_FLAGS": "",  # one device
     "JAX_PLATFORMS": "cpu",
-    "JAX_COMPILATION_CACHE_DIR": str(folder / "compilations"),
+    "JAX_COMPILATION_CACHE_DIR": str(folder),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
   }
 
