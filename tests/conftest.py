@@ -28,7 +28,8 @@ import jax  # noqa: E402
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parents[1]
-REAL_DATA = ROOT.parent / "shared" / "cuhk03-np-p1"
+# Holds `cuhk03-np-p1`, real images of CUHK03-NP, and `protocols`, published lists of images.
+TEST_DATA = "MAGNIFIER_JAX_TEST_DATA"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,9 +59,21 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
   """Folder of real CUHK03 images, which not every machine has."""
-  if not REAL_DATA.exists():
-    pytest.skip(f"no real CUHK03 images in {REAL_DATA}")
-  return REAL_DATA
+  return _test_data("cuhk03-np-p1")
+
+
+@pytest.fixture(scope="session")
+def protocols() -> Path:
+  """Folder of published lists of images, which not every machine has."""
+  return _test_data("protocols")
+
+
+def _test_data(name: str) -> Path:
+  if TEST_DATA not in os.environ:
+    pytest.skip(f"${TEST_DATA} names no folder that holds {name}")
+  folder = Path(os.environ[TEST_DATA]) / name
+  assert folder.is_dir(), f"${TEST_DATA}: no folder {folder}"
+  return folder
 
 
 @pytest.fixture

@@ -54,15 +54,6 @@ def no_preparing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContex
 
 
 @pytest.fixture(scope="session")
-def protocols(repository: Path) -> Path:
-  """Folder of published lists of images, which not every machine has."""
-  folder = repository.parent / "shared" / "protocols"
-  if not folder.exists():
-    pytest.skip(f"no published lists of images in {folder}")
-  return folder
-
-
-@pytest.fixture(scope="session")
 def noise_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
   """Makes configs of the data set that `noise_dataset` opens."""
   manual_dir = tmp_path_factory.mktemp("noise")
