@@ -115,6 +115,7 @@ from magnifier_jax.data.batch_iterator import BatchIterator, tf
 from magnifier_jax.errors import UserError
 
 kind, image = sys.argv[1], open(sys.argv[2], "rb").read()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 
 def load_batch(number):
