@@ -189,11 +189,13 @@ def test_run_goes_on_from_before_a_damaged_checkpoint(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(tmp_path: Path, finished: Path) -> Iterator[Path]:
   """A file system with room for one checkpoint of the tiny run."""
   folder = tmp_path / "disk"
   folder.mkdir()
-  command = ["mount", "-t", "tmpfs", "-o", "size=110m", "tmpfs", str(folder)]
+  files = (finished / "checkpoints" / "2").rglob("*")
+  size = int(1.75 * sum(file.stat().st_blocks * 512 for file in files))
+  command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
   if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
     pytest.skip("mounting a tmpfs is not permitted here")
   yield folder

@@ -162,7 +162,7 @@ def test_a_branch_that_is_off_has_no_terms(output_and_batch):
 
 def bytes_kept_for_the_gradient(rematerialize: bool) -> int:
   """What the forward pass of an update hands over to the backward one."""
-  config = make_config(model__rematerialize=rematerialize)
+  config = make_config(model__backbone="resnet10", model__rematerialize=rematerialize)
   trainer = create_trainer(config, NUM_PEOPLE, STEPS_PER_EPOCH, data_mesh(jax.devices()[:1]))
   state = trainer.init.eval_shape(0)
   batch = jax.tree.map(jnp.asarray, make_batch())

@@ -78,8 +78,9 @@ def test_reading_is_nothing_to_warn_of(tmp_path: Path, caplog: pytest.LogCapture
   logger = logging.get_absl_logger()
   logger.addHandler(caplog.handler)
   try:
-    assert Checkpoints(tmp_path, read_only=True).latest_step() == 2
-    logging.warning("something else")
+    with caplog.at_level("WARNING", logger="absl"):
+      assert Checkpoints(tmp_path, read_only=True).latest_step() == 2
+      logging.warning("something else")
   finally:
     logger.removeHandler(caplog.handler)
   assert {record.getMessage() for record in caplog.records} == {"something else"}
