@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.records import SourceError
@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Counts the changes to what becomes of a file here: copies that were prepared otherwise are stale.
 READER_VERSION = 2
 
+_IMAGE_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is what Pillow calls some cameras' JPEG
+_IMAGE_MODES = ("L", "RGB")  # that are stored as they are
 _ORIENTATION = 0x0112  # the EXIF tag
 # One of these stands in every file that says how it is turned.
 _SIGNS_OF_A_TURN = (b"Exif", b"eXIf", b"exif", b"xmp")
@@ -55,15 +57,39 @@ def read_image(path: Path) -> ImageFile:
   """
   encoded = _read_bytes(path)
   image = _open(encoded, path, "image")
-  if image.format not in ("JPEG", "MPO", "PNG"):  # MPO is what Pillow calls some cameras' JPEG
+  if image.format not in _IMAGE_FORMATS:
     raise SourceError(f"{path}: an image must be JPEG or PNG, this one is {image.format}")
   pixels = _decode_as_training_does(encoded, path, "image", channels=3)
   turn = _TURNS.get(_orientation(image, encoded))
-  if turn is None and image.mode in ("L", "RGB"):
+  if turn is None and image.mode in _IMAGE_MODES:
     return ImageFile(encoded, (image.height, image.width))
   if turn is not None:
     pixels = np.ascontiguousarray(turn(pixels))
   return ImageFile(encode_png(pixels), pixels.shape[:2], turn is not None)
+
+
+def is_plain_image(image: Image.Image, encoded: bytes) -> bool:
+  """Says whether `read_image` returns a file as it is, if all of it decodes.
+
+  Args:
+    image: the file as Pillow opens it.
+    encoded: the file.
+  """
+  return (
+    image.format in _IMAGE_FORMATS
+    and image.mode in _IMAGE_MODES
+    and _orientation(image, encoded) not in _TURNS
+  )
+
+
+def is_plain_part_labels(image: Image.Image, encoded: bytes) -> bool:
+  """Says whether `read_part_labels` returns a file as it is, if its labels are right.
+
+  Args:
+    image: the file as Pillow opens it.
+    encoded: the file.
+  """
+  return image.format == "PNG" and image.mode == "L" and _orientation(image, encoded) not in _TURNS
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -190,6 +216,8 @@ def _open(encoded: bytes, path: Path, kind: str) -> Image.Image:
   """Reads the header of an image; its pixels are read when they are asked for."""
   try:
     return Image.open(io.BytesIO(encoded))
+  except UnidentifiedImageError as error:  # whose own message shows the buffer's address
+    raise _unreadable(path, kind, "of no known format" if encoded else "empty") from error
   except Exception as error:  # Pillow's parsers raise all kinds on damaged files
     raise _unreadable(path, kind, error) from error
 
@@ -204,8 +232,8 @@ def _decode_as_training_does(encoded: bytes, path: Path, kind: str, channels: in
     raise _unreadable(path, kind, error) from error
 
 
-def _unreadable(path: Path, kind: str, error: Exception) -> SourceError:
-  return SourceError(f"{path}: truncated or unreadable {kind} ({error}); replace it")
+def _unreadable(path: Path, kind: str, reason: object) -> SourceError:
+  return SourceError(f"{path}: truncated or unreadable {kind} ({reason}); replace it")
 
 
 def _orientation(image: Image.Image, encoded: bytes) -> int:

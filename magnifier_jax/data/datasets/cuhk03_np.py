@@ -4,9 +4,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets import cuhk03_mat
 from magnifier_jax.data.datasets.cuhk03_mat import MatCell
-from magnifier_jax.data.datasets.file_builder import FileSource, ListedImage
+from magnifier_jax.data.datasets.file_builder import FileReader, FileSource, ListedImage
 from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, SplitFolderBuilder
 from magnifier_jax.data.image_files import ImageFile
 from magnifier_jax.data.records import SplitCounts
@@ -63,10 +64,10 @@ class Cuhk03Np(SplitFolderBuilder):
       for image in cuhk03_mat.read_protocol(mat_file, self.builder_config.name, split)
     ]
 
-  def read_image(self, source: FileSource) -> ImageFile:
+  def read_image(self, source: FileSource, files: FileReader = image_files) -> ImageFile:
     if isinstance(source.image.file, MatCell):
       return cuhk03_mat.read_cell(source.image.file)
-    return super().read_image(source)
+    return super().read_image(source, files)
 
   def describe(self, source: FileSource) -> str:
     cell = source.image.file

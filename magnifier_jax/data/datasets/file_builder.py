@@ -3,12 +3,13 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from magnifier_jax.data import image_files, part_label_files
 from magnifier_jax.data.datasets.reid_builder import ReidBuilder, Sources
+from magnifier_jax.data.files_together import FilesTogether
 from magnifier_jax.data.image_files import ImageFile
 from magnifier_jax.data.image_folders import Unused
 from magnifier_jax.data.records import Record, SourceError, SplitCounts
@@ -33,6 +34,16 @@ class FileSource(NamedTuple):
   image: ListedImage
   part_labels: str | None  # path of the file; None where there are none
   part_labels_place: str  # where they are looked for first
+
+
+class FileReader(Protocol):
+  """Reads files as the functions of `image_files` do."""
+
+  def read_image(self, path: Path) -> ImageFile:
+    """Reads an image."""
+
+  def read_part_labels(self, path: Path, size_hw: tuple[int, int]) -> bytes:
+    """Reads the part labels of an image of that height and width."""
 
 
 class FileReidBuilder(ReidBuilder):
@@ -118,11 +129,22 @@ class FileReidBuilder(ReidBuilder):
 
   def read_record(self, source: FileSource) -> Record:
     """Reads and checks one image and its part labels; see `ReidBuilder.read_record`."""
+    return self._record(source, image_files)
+
+  def read_records(self, sources: Sequence[FileSource]) -> list[Record]:
+    """Reads and checks images with their part labels; see `ReidBuilder.read_records`."""
+    together = FilesTogether(
+      images=[source.image.file for source in sources if isinstance(source.image.file, str)],
+      part_labels=[source.part_labels for source in sources if source.part_labels],
+    )
+    return [self._record(source, together) for source in sources]
+
+  def _record(self, source: FileSource, files: FileReader) -> Record:
     person_id, camera_id = self.identify(source)
-    image = self.read_image(source)
+    image = self.read_image(source, files)
     return Record(
       image=image.encoded,
-      part_labels=self.read_part_labels(source, image.size_hw),
+      part_labels=self.read_part_labels(source, image.size_hw, files),
       person_id=person_id,
       camera_id=camera_id,
       path=source.image.path,
@@ -145,20 +167,27 @@ class FileReidBuilder(ReidBuilder):
         )
     return person_id, camera_id
 
-  def read_image(self, source: FileSource) -> ImageFile:
+  def read_image(self, source: FileSource, files: FileReader = image_files) -> ImageFile:
     """Reads one image and proves that all of it decodes.
+
+    Args:
+      source: the image.
+      files: reads its file.
 
     Raises:
       SourceError: when it does not.
     """
-    return image_files.read_image(Path(source.image.file))
+    return files.read_image(Path(source.image.file))
 
-  def read_part_labels(self, source: FileSource, size_hw: tuple[int, int]) -> bytes:
+  def read_part_labels(
+    self, source: FileSource, size_hw: tuple[int, int], files: FileReader = image_files
+  ) -> bytes:
     """Reads the part labels of one image, or makes what stands in for them.
 
     Args:
       source: the image.
       size_hw: its height and width, pixels.
+      files: reads their file.
 
     Returns:
       A gray PNG file, (H, W, 1) uint8, values 0…7.
@@ -167,7 +196,7 @@ class FileReidBuilder(ReidBuilder):
       SourceError: when they are damaged, or missing and not to be replaced.
     """
     if source.part_labels is not None:
-      return image_files.read_part_labels(Path(source.part_labels), size_hw)
+      return files.read_part_labels(Path(source.part_labels), size_hw)
     if source.split != "train" or self.missing_part_labels == "background":
       return part_label_files.background_labels(size_hw)
     if self.missing_part_labels == "refuse":

@@ -70,6 +70,14 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
       SourceError: when the file is damaged; the message names it.
     """
 
+  def read_records(self, sources: Sequence[Any]) -> list[Record]:
+    """Reads some elements of `sources`; a subclass may read them faster than one by one.
+
+    Raises:
+      SourceError: when a file is damaged; the message names it.
+    """
+    return [self.read_record(source) for source in sources]
+
   def all_sources(self, manual_dir: Path | None) -> Sources:
     """Lists the sources of every split; see `sources`."""
     return {split: self.sources(split, manual_dir) for split in SPLITS}
@@ -117,7 +125,7 @@ class ReidBuilder(tfds.core.DatasetBuilder, skip_registration=True):
       SourceError: when a file is damaged; the message names it.
     """
     digests = bytearray()
-    reader = Reader(self.read_record, self.files)
+    reader = Reader(self.read_records, self.files)
     with ReadingPool(reader, sum(map(len, sources.values()))) as pool:
       splits = [
         record_files.write_split(

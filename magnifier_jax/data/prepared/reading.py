@@ -20,10 +20,10 @@ _MAX_THREADS = 8  # Python lets one at a time run; decoding and the disk work be
 
 
 class Reader(NamedTuple):
-  """What is done with each source."""
+  """What is done with sources."""
 
-  read_record: Callable[[Any], Record]
-  files: Callable[[Any], Sequence[str]]  # that the record is read from
+  read_records: Callable[[Sequence[Any]], list[Record]]
+  files: Callable[[Any], Sequence[str]]  # that a source's record is read from
 
 
 class ReadSource(NamedTuple):
@@ -44,7 +44,7 @@ class ReadingPool:
     """Starts the threads.
 
     Args:
-      reader: what is done with each source; can be pickled.
+      reader: what is done with the sources; can be pickled.
       num_sources: how many there will be.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -90,18 +90,15 @@ class ReadingPool:
 
 
 def read_sources(reader: Reader, sources: Sequence[Any]) -> list[ReadSource]:
-  """Reads some sources, one after the other.
+  """Reads some sources.
 
   Raises:
     SourceError: when a file is damaged; the message names it.
   """
-  return [_read(reader, source) for source in sources]
-
-
-def _read(reader: Reader, source: Any) -> ReadSource:
-  # Hashed before it is read: what is changed in between differs from its hash later on.
-  digests = b"".join(map(_digest, reader.files(source)))
-  return ReadSource(record_files.encode(reader.read_record(source)), digests)
+  # Hashed before they are read: what is changed in between differs from its hash later on.
+  digests = [b"".join(map(_digest, reader.files(source))) for source in sources]
+  records = map(record_files.encode, reader.read_records(sources))
+  return [ReadSource(record, digest) for record, digest in zip(records, digests)]
 
 
 def _digest(file: str) -> bytes:
