@@ -29,6 +29,7 @@ from magnifier_jax.report.run_contents import report_data
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
+from magnifier_jax.workdir.ownership import check_no_foreign_files
 
 RERANKED = "all, re-ranked"
 
@@ -46,6 +47,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
   Raises:
     CheckpointError: when there is no checkpoint that is whole, or one of another config.
     EmbeddingsFileError: when the file of embeddings cannot be read.
+    ForeignFilesError: when results would be written over files of something else.
     WriteError: when a result cannot be written.
     ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
   """
@@ -156,6 +158,7 @@ def results_table(
 
 
 def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+  check_no_foreign_files(workdir)
   path = user_path(config.evaluation.embeddings)
   saved = load_embeddings(path)
   query, gallery = saved.query.identities, saved.gallery.identities

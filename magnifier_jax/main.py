@@ -71,6 +71,8 @@ def main(argv: list[str], preemption: Preemption) -> None:
       f"--workdir: {_WORKDIR.value} is not a folder; mount it, as launch/README.md says, and name "
       "the folder"
     )
+  if _WORKDIR.value == "None":
+    raise ConfigError("--workdir: None is no folder; leave the flag out for runs/<config name>")
   try:
     config = Config.from_config_dict(_CONFIG.value)
   except OSError as error:  # config_flags reports a file that it cannot read at its first use

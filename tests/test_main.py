@@ -24,6 +24,11 @@ def run_main(repository: Path, *arguments: str) -> subprocess.CompletedProcess:
       id="bucket",
     ),
     pytest.param(
+      ["--config=configs/cuhk03.py", "--workdir=None"],
+      "--workdir: None is no folder; leave the flag out",
+      id="no folder",
+    ),
+    pytest.param(
       ["--config=configs/cuhk03.py", "--config.optimizer.learning_rat=1"],
       "config.optimizer.learning_rat: no such field; did you mean learning_rate?",
       id="field",

@@ -22,8 +22,8 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.files import file_lock
 from magnifier_jax.files.file_lock import FileLock
 from magnifier_jax.files.whole_file import make_folder, writing
+from magnifier_jax.workdir.ownership import LOCK_FILE, check_no_foreign_files
 
-LOCK_FILE = "run.lock"
 # A machine that died holds a lock of NFS for as long as its lease, 90 s in Linux; and a scheduler
 # starts a run again while the one before may still be ending.
 PATIENCE_S = 100
@@ -49,6 +49,7 @@ def locked(
 
   Raises:
     WorkdirInUseError: when another run holds it; in all processes.
+    ForeignFilesError: when it holds files of something else; in process 0.
     WriteError: when nothing can be written in the workdir; in all processes.
   """
   lock, problem = None, None
@@ -68,6 +69,7 @@ def locked(
 
 
 def _acquire(workdir: Path, say: Callable[[str], None], patience_s: float) -> FileLock:
+  check_no_foreign_files(workdir)
   make_folder(workdir)
   file = workdir / LOCK_FILE
   with writing(file):
