@@ -116,7 +116,9 @@ def _compute(case: Case) -> Ours:
   losses, embedding_after3 = [terms], None
   if case.dtype == "float64":
     # Adam starts from zeros. Drawing weights would compile for nothing.
-    zeros = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    # On the mesh from the start, as a run's first state, or the second update compiles anew.
+    zeros = jax.device_put(zeros, mesh_lib.replicated(mesh))
     state = zeros._replace(params=params, batch_stats=stats)
     losses = []
     for _ in range(3):
