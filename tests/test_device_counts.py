@@ -63,7 +63,7 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
 @pytest.mark.parametrize(
   ("dtype", "num_devices"),
   [
-    ("float64", 2),
+    pytest.param("float64", 2, marks=pytest.mark.slow),
     pytest.param("float64", 4, marks=pytest.mark.slow),
     ("float64", 8),
     pytest.param("float32", 8, marks=pytest.mark.slow),

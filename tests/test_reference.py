@@ -20,6 +20,7 @@ from magnifier_jax.train_step import LossTerms, create_trainer, total_loss
 
 from .default_path import default_path
 
+COMPUTES_MUCH = True  # see conftest.py
 REFERENCE = Path(__file__).parent / "reference"
 _spec = importlib.util.spec_from_file_location("fixture", REFERENCE / "fixture.py")
 fixture = importlib.util.module_from_spec(_spec)
