@@ -10,7 +10,6 @@ LOCK_FILE = "run.lock"
 _MARKS = (LOCK_FILE, "checkpoints")  # a folder with one of them is a run's
 _WRITTEN = (
   "config.json",
-  "embeddings.npz",
   "metrics.json",
   "metrics.jsonl",
   "report.html",

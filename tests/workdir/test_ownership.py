@@ -10,7 +10,7 @@ from magnifier_jax.evaluate import evaluate_run
 from magnifier_jax.workdir.lock import locked
 from magnifier_jax.workdir.ownership import ForeignFilesError, check_no_foreign_files
 
-NAMES = ["config.json", "metrics.json", "metrics.jsonl", "report.html", "embeddings.npz"]
+NAMES = ["config.json", "metrics.json", "metrics.jsonl", "report.html"]
 
 
 @pytest.mark.parametrize("name", NAMES)
