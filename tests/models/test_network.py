@@ -6,6 +6,7 @@ import numpy as np
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.models.network import create_network, normalize
+from tests.drawn_weights import drawn_weights
 
 MEAN, STD = (10.0, 20.0, 30.0), (2.0, 4.0, 5.0)
 
@@ -20,11 +21,11 @@ def test_the_network_normalises_what_its_module_takes_normalised():
   values.model.backbone = "resnet10_narrow"
   values.data.update(pixel_mean=MEAN, pixel_std=STD)
   network, init = create_network(Config.from_config_dict(values), num_people=3)
+  params, batch_stats = drawn_weights(init)
   images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), np.uint8)
 
   @jax.jit
   def both(images: jax.Array, normalized: jax.Array) -> tuple[jax.Array, jax.Array]:
-    params, batch_stats = init(jax.random.key(0))
     output, _ = network.apply(params, batch_stats, images, train=False)
     module = network.module(params, batch_stats)
     theirs = module(normalized, train=False)

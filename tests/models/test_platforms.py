@@ -23,6 +23,7 @@ from magnifier_jax.train_state import Batch
 from magnifier_jax.train_step import create_trainer
 
 from ..default_path import default_path
+from ..drawn_weights import drawn_weights
 
 LABELS = np.random.default_rng(0).integers(0, 7, (2, 24, 12), np.uint8)  # without part 7
 
@@ -146,7 +147,7 @@ def test_step_on_accelerators_is_of_library_operations(programs: dict[str, str],
 
 def test_network_for_any_number_of_images_is_exported():
   network, init = create_network(_config(), 6)
-  params, stats = jax.jit(init)(jax.random.key(0))
+  params, stats = drawn_weights(init)
 
   @jax.jit
   def embed(images: jax.Array) -> jax.Array:
