@@ -38,6 +38,10 @@ MAY_IMPORT = {
     "config devices errors files interop optimizer train_state train_step trained_network workdir"
   ),
   "embed_dataset": "config data devices evaluation models train_state workdir",
+  "export": (
+    "body_parts config data devices errors evaluation files models train_state trained_network "
+    "weights workdir"
+  ),
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
@@ -50,7 +54,7 @@ MAY_IMPORT = {
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts command_line comparison config config_argument data errors files interop "
+    "body_parts command_line comparison config config_argument data errors export files interop "
     "part_labelling report trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",

@@ -6,6 +6,7 @@ TensorFlow stays unimported here: records come as the encoded files that the use
 import dataclasses
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,11 +165,34 @@ def prepare(config: DataConfig) -> PreparedCopy:
       and several copies are.
   """
   builder = find_builder(config)
-  reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
-  manual_dir = user_path(config.manual_dir) if reads_user_files else None
-  copy = preparing.prepare(builder, manual_dir)
+  copy = preparing.prepare(builder, _manual_dir(config, builder))
   _say_what_is_unused(config.dataset, builder)
   return copy
+
+
+def open_last_used(config: DataConfig, split: str) -> ReidSplit | None:
+  """Opens a split of the prepared copy that was used last; nothing is prepared or looked for.
+
+  Args:
+    config: reads `dataset`, `manual_dir`, `data_dir` and `missing_part_labels`.
+    split: train, query or gallery, as prepared.
+
+  Returns:
+    The split; None when there is no copy any more.
+
+  Raises:
+    ConfigError: when no data set has that name.
+    PreparedCopyError: when the copy is damaged.
+  """
+  builder = find_builder(config)
+  copy = preparing.last_used(builder, _manual_dir(config, builder))
+  return None if copy is None else _open_split(copy, split)
+
+
+def _manual_dir(config: DataConfig, builder: ReidBuilder) -> Path | None:
+  """Returns the user's folder; None for a data set that reads nothing of the user's."""
+  reads_user_files = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+  return user_path(config.manual_dir) if reads_user_files else None
 
 
 def _say_what_is_unused(name: str, builder: ReidBuilder) -> None:

@@ -60,7 +60,7 @@ def prepare(builder: ReidBuilder, manual_dir: Path | None) -> PreparedCopy:
   try:
     sources = builder.all_sources(manual_dir)
   except SourceMissingError as error:
-    return _without_source(builder, copies, place, error)
+    return _without_source(builder, copies, manual_dir, error)
   seen = _look(builder, sources)
   copy = _find(copies, place, seen)
   if copy is not None:
@@ -70,6 +70,21 @@ def prepare(builder: ReidBuilder, manual_dir: Path | None) -> PreparedCopy:
   with _writing(copies.folder), copies.one_prepares(place) as waited:
     copy = _find(copies, place, seen) if waited else None
     return copy or _make(builder, manual_dir, copies, place, seen)
+
+
+def last_used(builder: ReidBuilder, manual_dir: Path | None) -> PreparedCopy | None:
+  """Opens the copy that was used last, whatever the user's folder holds now; None without one.
+
+  Args:
+    builder: of the data set.
+    manual_dir: as for `prepare`.
+
+  Raises:
+    PreparedCopyError: when the copy is damaged.
+  """
+  copies = copies_of(builder)
+  last = copies.last_seen(copies_lib.place_name(manual_dir, builder.options()))
+  return None if last is None else copies.open(last.key)
 
 
 @contextlib.contextmanager
@@ -170,11 +185,10 @@ def _key(seen: Seen, digests: np.ndarray) -> str:
 
 
 def _without_source(
-  builder: ReidBuilder, copies: PreparedCopies, place: str, error: SourceMissingError
+  builder: ReidBuilder, copies: PreparedCopies, manual_dir: Path | None, error: SourceMissingError
 ) -> PreparedCopy:
   """Opens the copy that is meant on a machine that has nothing but copies."""
-  last = copies.last_seen(place)
-  copy = copies.open(last.key) if last is not None else None
+  copy = last_used(builder, manual_dir)
   if copy is None:
     options = builder.options().items()
     fitting = [key for key, facts in copies.facts().items() if facts.options.items() <= options]

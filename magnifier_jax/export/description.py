@@ -1,0 +1,148 @@
+"""`model.json`: all one has to know of an exported network, also in an ONNX file's metadata."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from magnifier_jax.errors import UserError
+from magnifier_jax.export.example import example_lines
+from magnifier_jax.export.gate import BATCHES, LIMIT, Parity
+from magnifier_jax.export.layout import FORMAT, VERSION
+from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME, Signature
+from magnifier_jax.trained_network import TrainedNetwork
+from magnifier_jax.workdir.origin import ORIGIN
+
+_WHOLE_ROWS = ("all", "all, re-ranked")  # of metrics.json: they are of all branches together
+_WHOLE = "whole"  # of thresholds
+
+
+class MetricsError(UserError):
+  """A workdir's `metrics.json` or `initial_weights.json` is damaged."""
+
+
+def describe(
+  trained: TrainedNetwork,
+  workdir: Path,
+  signature: Signature,
+  weights_sha256: str,
+  parity: Mapping[str, Parity],
+  images: str,
+) -> dict[str, Any]:
+  """Returns the contents of `model.json`, but for the files' own hashes.
+
+  Args:
+    trained: the network.
+    workdir: that it was opened from; what was measured and where the weights came from lie there.
+    signature: of the exported files.
+    weights_sha256: of the network's weights.
+    parity: {file's name: how far it is from the network}.
+    images: whose images the parity was measured on.
+
+  Raises:
+    MetricsError: when a file in the workdir is damaged.
+  """
+  metrics = _of_this_step(_read(workdir / "metrics.json"), trained.step)
+  return {
+    "format": FORMAT,
+    "version": VERSION,
+    "name": trained.config.name,
+    "input": _input(signature),
+    "output": {
+      "name": OUTPUT_NAME,
+      "shape": [signature.input_shape[0], signature.width],
+      "l2_normalized": True,
+      "branches": [{"name": name, "width": width} for name, width in signature.branches.items()],
+    },
+    "weights_sha256": weights_sha256,
+    "step": trained.step,
+    "people": trained.record.num_people,
+    "initial_weights": _read(workdir / ORIGIN),
+    "config": trained.record.config,
+    "metrics": None if metrics is None else _metrics(metrics, signature, trained),
+    "thresholds": None if metrics is None else _thresholds(metrics, signature, trained),
+    "parity": {
+      "images": images,
+      "batches": list(BATCHES),
+      "limit": LIMIT,
+      "files": {name: found.to_json() for name, found in parity.items()},
+    },
+    "example": example_lines(signature, parity),
+  }
+
+
+def _input(signature: Signature) -> dict[str, Any]:
+  return {
+    "name": INPUT_NAME,
+    "dtype": signature.input,
+    "layout": signature.layout,
+    "shape": list(signature.input_shape),
+    "colors": "RGB",
+    "size_hw": list(signature.image_size_hw),
+    "resize": {
+      "filter": "bilinear, wider where the image shrinks: Pillow's Resampling.BILINEAR",
+      "rounding": "to whole levels after each axis",
+    },
+    "normalized": "inside" if signature.input == "uint8" else "outside: (pixels - mean) / std",
+    "mean": list(signature.pixel_mean),
+    "std": list(signature.pixel_std),
+  }
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+  """Returns a file of the workdir; None when it is not there."""
+  try:
+    content = json.loads(file.read_text())
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    raise MetricsError(f"{file}: damaged ({error}); evaluate again, or delete it") from error
+  if not isinstance(content, dict):
+    raise MetricsError(f"{file}: damaged (no object in it); evaluate again, or delete it")
+  return content
+
+
+def _of_this_step(metrics: dict[str, Any] | None, step: int) -> dict[str, Any] | None:
+  """Returns an evaluation; None when it was of another checkpoint, or of unknown embeddings."""
+  return metrics if metrics is not None and metrics.get("step") == step else None
+
+
+def _metrics(
+  metrics: Mapping[str, Any], signature: Signature, trained: TrainedNetwork
+) -> dict[str, Any]:
+  """Returns what was measured of the branches that the file has."""
+  rows = signature.branches.keys() | (_WHOLE_ROWS if _is_whole(signature, trained) else set())
+  return {
+    name: value
+    for name, value in metrics.items()
+    if name != "thresholds" and (not isinstance(value, dict) or name in rows)
+  }
+
+
+def _thresholds(
+  metrics: Mapping[str, Any], signature: Signature, trained: TrainedNetwork
+) -> dict[str, Any] | None:
+  """Returns the thresholds of the file's own whole, and of its branches; None without any."""
+  found = metrics.get("thresholds")
+  if found is None:
+    return None
+  gone = {_WHOLE, *_all_branches(trained)} - signature.branches.keys()
+  if _is_whole(signature, trained):
+    gone.discard(_WHOLE)
+  kept = {name: value for name, value in found.items() if name not in gone}
+  if len(signature.branches) == 1:
+    (branch,) = signature.branches
+    kept = kept | ({_WHOLE: kept[branch]} if branch in kept and _WHOLE not in kept else {})
+  return kept
+
+
+def _is_whole(signature: Signature, trained: TrainedNetwork) -> bool:
+  return set(signature.branches) == _all_branches(trained)
+
+
+def _all_branches(trained: TrainedNetwork) -> set[str]:
+  return {
+    name.removesuffix("_branch")
+    for name in ("global_branch", "adversarial_branch", "fusion_branch")
+    if getattr(trained.config.model, name)
+  }
