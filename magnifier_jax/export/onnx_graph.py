@@ -159,20 +159,17 @@ def _fusion_branch(
 ) -> str:
   x = _block(graph, stage3, branch.module("bottleneck"), stride=1)
   pooled = [_pool_part(graph, x, parts, part, branch.name) for part in range(NUM_PARTS)]
-  sequence = graph.add("Concat", pooled, f"{branch.name}/part_features", axis=1)  # [B, S, C]
-  hidden = last_hidden_state(graph, sequence, branch.module("fusion"), config.fusion_cell)
+  hidden = last_hidden_state(graph, pooled, branch.module("fusion"), config.fusion_cell)
   return _bnneck(graph, hidden, branch)
 
 
 def _pool_part(graph: OnnxBuilder, x: str, parts: str, part: int, branch: str) -> str:
-  """Adds the maxima [B, 1, C] of x ≥ 0 over a part; zeros where nobody has it."""
+  """Adds the maxima [B, C] of x ≥ 0 over a part; zeros where nobody has it."""
   name = f"{branch}/part{part}"
   is_part = graph.add("Equal", [parts, graph.constant(f"{name}/number", np.int64(part))], name)
   mask = graph.add("Cast", [is_part], f"{name}/mask", to=1)  # FLOAT
   pooled = graph.add("GlobalMaxPool", [graph.add("Mul", [x, mask], f"{name}/kept")], f"{name}/max")
-  channels_last = graph.constant("channels_last", np.array([0, 1, -1]))
-  # [B, C, 1, 1] → [B, 1, C]: first the shape's own B, then 1 in place of C.
-  return graph.add("Reshape", [pooled, channels_last], f"{name}/features")
+  return graph.add("Flatten", [pooled], f"{name}/features")
 
 
 def _bnneck(graph: OnnxBuilder, features: str, branch: NetworkArrays) -> str:
