@@ -7,7 +7,7 @@ import numpy as np
 
 INPUT_NAME, OUTPUT_NAME = "images", "embedding"
 INPUTS = ("float32", "uint8")
-BATCH = "B"  # name of the size that is left open
+BATCH = "batch"  # the size that is left open; BoxMOT looks for this name
 
 
 class Signature(NamedTuple):
