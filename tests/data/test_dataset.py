@@ -57,6 +57,18 @@ def test_an_unchanged_folder_is_not_prepared_again(make_config, tmp_path, no_pre
     assert len(dataset.load(make_config().data).train) == 5
 
 
+def test_the_copy_used_last_opens_whatever_the_folder_holds(make_config, tmp_path, no_preparing):
+  write_tree(tmp_path)
+  config = make_config().data
+  assert dataset.open_last_used(config, "query") is None
+  before = dataset.load(config)
+  write_tree(tmp_path, test_people=5)
+  with no_preparing():
+    split = dataset.open_last_used(config, "query")
+  assert (split.name, len(split)) == ("query", len(before.query))
+  assert split.encoded(1) == before.query.encoded(1)
+
+
 def test_preparing_tells_how_far_it_is(make_config, tmp_path, capfd):
   write_tree(tmp_path)
   dataset.load(make_config().data)

@@ -61,9 +61,11 @@ def make_case(trained: TrainedNetwork) -> Case:
 
 
 @pytest.fixture(scope="session")
-def lstm() -> Case:
-  """Trained in bfloat16, without a ReLU after the stem."""
-  return make_case(random_network(narrow_config(dtype="bfloat16", model__stem_relu=False)))
+def lstm(tmp_path_factory: pytest.TempPathFactory) -> Case:
+  """Trained in bfloat16, without a ReLU after the stem, on data of which no copy is left."""
+  no_copies = str(tmp_path_factory.mktemp("no_copies"))
+  config = narrow_config(dtype="bfloat16", model__stem_relu=False, data__data_dir=no_copies)
+  return make_case(random_network(config))
 
 
 @pytest.fixture

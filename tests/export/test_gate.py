@@ -48,7 +48,7 @@ def test_branches_in_another_order_are_refused(lstm: Case, onnx_file: Path):
   widths = lstm.signature.branches
   other = lstm.signature._replace(branches=dict(reversed(widths.items())))
   lstm._replace(signature=other).write_onnx(onnx_file)
-  with pytest.raises(ParityError, match=r"global by .*fusion by"):
+  with pytest.raises(ParityError, match=r"global by"):
     check(onnx_file, lstm.reference, lstm.signature)
 
 
