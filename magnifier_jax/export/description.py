@@ -9,6 +9,7 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.export.example import example_lines
 from magnifier_jax.export.gate import BATCHES, LIMIT, Parity
 from magnifier_jax.export.layout import FORMAT, VERSION
+from magnifier_jax.export.reference import branch_widths
 from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME, Signature
 from magnifier_jax.trained_network import TrainedNetwork
 from magnifier_jax.workdir.origin import ORIGIN
@@ -126,23 +127,15 @@ def _thresholds(
   found = metrics.get("thresholds")
   if found is None:
     return None
-  gone = {_WHOLE, *_all_branches(trained)} - signature.branches.keys()
+  gone = branch_widths(trained).keys() - signature.branches.keys()
   if _is_whole(signature, trained):
-    gone.discard(_WHOLE)
-  kept = {name: value for name, value in found.items() if name not in gone}
+    return found
+  kept = {name: value for name, value in found.items() if name not in {_WHOLE, *gone}}
   if len(signature.branches) == 1:
     (branch,) = signature.branches
-    kept = kept | ({_WHOLE: kept[branch]} if branch in kept and _WHOLE not in kept else {})
+    kept |= {_WHOLE: found[branch]} if branch in found else {}
   return kept
 
 
 def _is_whole(signature: Signature, trained: TrainedNetwork) -> bool:
-  return set(signature.branches) == _all_branches(trained)
-
-
-def _all_branches(trained: TrainedNetwork) -> set[str]:
-  return {
-    name.removesuffix("_branch")
-    for name in ("global_branch", "adversarial_branch", "fusion_branch")
-    if getattr(trained.config.model, name)
-  }
+  return signature.branches.keys() == branch_widths(trained).keys()

@@ -81,7 +81,8 @@ def export_network(
   """
   check_output(output, options.overwrite)
   if "onnx" in options.formats:
-    import_onnx(), import_onnxruntime()
+    import_onnx()
+    import_onnxruntime()
   if not workdir.is_dir():
     raise ExportError(f"--network: no workdir {workdir}; name one that a run was trained in")
   trained = open_trained_network(workdir, options.checkpoint)

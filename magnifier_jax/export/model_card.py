@@ -29,7 +29,6 @@ def render(description: Mapping[str, Any]) -> str:
     rows=_rows(description["metrics"] or {}),
     people_measured=_people(description["metrics"] or {}),
     thresholds=thresholds.get("whole"),
-    licence="The terms of its training data hold for the weights too; the program is Apache-2.0.",
   )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 from magnifier_jax.export.packages import ExportError, import_onnxruntime
 from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME
 
+# TF32, the default, would give embeddings that are 1e-3 from those of a gallery made elsewhere.
+_ON_GPU = (("CUDAExecutionProvider", {"use_tf32": "0"}),)
+
 # The file's input for B images → embeddings [B, D] float32.
 Program = Callable[[np.ndarray], np.ndarray]
 
@@ -40,7 +43,9 @@ def onnx_session(model: Path | bytes, name: str, on_cpu: bool) -> Any:
     ExportError: when it does not run here, or onnxruntime is not installed.
   """
   runtime = import_onnxruntime()
-  providers = ["CPUExecutionProvider"] if on_cpu else runtime.get_available_providers()
+  available = [] if on_cpu else runtime.get_available_providers()
+  providers = [(name, options) for name, options in _ON_GPU if name in available]
+  providers.append("CPUExecutionProvider")
   try:
     return runtime.InferenceSession(model, providers=providers)
   except Exception as error:  # onnxruntime's exceptions have no common base

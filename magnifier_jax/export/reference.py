@@ -53,6 +53,16 @@ def float32_network(trained: TrainedNetwork) -> Float32Network:
   return Float32Network(network, *jax.tree.map(np.float32, trees))
 
 
+def branch_widths(trained: TrainedNetwork) -> dict[str, int]:
+  """Returns {branch: its width} of the branches that a network has, in their order."""
+  modules = {branch: trained.params.get(f"{branch}_branch") for branch in BRANCHES}
+  return {
+    branch: module["bnneck"]["scale"].shape[0]
+    for branch, module in modules.items()
+    if module is not None
+  }
+
+
 def signature_of(
   trained: TrainedNetwork, branches: tuple[str, ...], network_input: str
 ) -> Signature:
@@ -67,12 +77,7 @@ def signature_of(
     ExportError: when the network has no such branch.
   """
   data = trained.config.data
-  bnnecks = {branch: trained.params.get(f"{branch}_branch") for branch in BRANCHES}
-  widths = {
-    branch: module["bnneck"]["scale"].shape[0]
-    for branch, module in bnnecks.items()
-    if module is not None
-  }
+  widths = branch_widths(trained)
   unknown = [branch for branch in branches if branch not in widths]
   if unknown:
     raise ExportError(

@@ -30,7 +30,7 @@ from magnifier_jax.workdir.checkpoints import CheckpointError
 from .conftest import Case
 from .random_network import STEP, write_workdir
 
-RATES = ({"false_accept_rate": 1e-3, "distance": 0.7, "true_accept_rate": 0.5},)
+ORIGIN = {"path": "/mine/a.pth", "sha256": "ab" * 32}
 METRICS: dict[str, Any] = {
   "config": "cuhk03_small",
   "dataset": "cuhk03_np/labeled",
@@ -46,7 +46,7 @@ METRICS: dict[str, Any] = {
     "calibrated_on": "10 test people",
     "flip": False,
     **{
-      name: [{**RATES[0], "distance": distance}]
+      name: [{"false_accept_rate": 1e-3, "distance": distance, "true_accept_rate": 0.5}]
       for name, distance in (("whole", 0.5), ("global", 0.6), ("adversarial", 0.7), ("fusion", 0.8))
     },
   },
@@ -58,7 +58,9 @@ def workdir(lstm: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
   """A workdir that was evaluated, of the network of `lstm`."""
   folder = write_workdir(tmp_path_factory.mktemp("run"), lstm.trained)
   (folder / "metrics.json").write_text(json.dumps(METRICS))
-  (folder / "initial_weights.json").write_text(json.dumps({"path": "a.pth", "sha256": "ab" * 32}))
+  (folder / "initial_weights.json").write_text(
+    json.dumps({"path": "/mine/a.pth", "sha256": "ab" * 32})
+  )
   return folder
 
 
@@ -99,7 +101,7 @@ def test_model_json_says_what_a_user_must_know(lstm: Case, model: dict[str, Any]
   ]
   assert model["weights_sha256"] == weights_sha256(trained.params, trained.batch_stats)
   assert (model["config"], model["step"]) == (trained.record.config, STEP)
-  assert model["initial_weights"] == {"path": "a.pth", "sha256": "ab" * 32}
+  assert model["initial_weights"] == ORIGIN
   assert model["metrics"] == {name: METRICS[name] for name in METRICS if name != "thresholds"}
   assert model["thresholds"] == METRICS["thresholds"]
   assert model["parity"]["images"] == "10 drawn pedestrians"  # its data set is not here
