@@ -39,16 +39,23 @@ class Parity(NamedTuple):
 
   Attributes:
     differences: {branch: largest relative norm of an image's difference}.
-    near_ties: those where the file took the other part, in images that were not compared.
+    near_ties: those where the file takes the other part; in StableHLO, which does not show its
+      parts, all of the images that were left out.
+    left_out: images that such a pixel changed, and that were not compared.
   """
 
   differences: dict[str, float]
-  near_ties: tuple[NearTie, ...]
+  near_ties: tuple[NearTie, ...] = ()
+  left_out: tuple[int, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
     """Returns what `model.json` says of it."""
     ties = [tie._asdict() for tie in self.near_ties]
-    return {"largest_relative_difference": self.differences, "near_ties": ties}
+    return {
+      "largest_relative_difference": self.differences,
+      "near_ties": ties,
+      "images_left_out": list(self.left_out),
+    }
 
 
 def check(file: Path, reference: Reference, signature: Signature) -> Parity:
@@ -77,20 +84,20 @@ def check(file: Path, reference: Reference, signature: Signature) -> Parity:
   # Another part at one pixel changes the fusion branch, and with it the length of the whole.
   ties = [] if reference.part_logits is None else near_ties(reference.part_logits)
   differs = ~np.all([values <= LIMIT for values in differences.values()], axis=0)
-  is_excused = differs & np.isin(np.arange(NUM_IMAGES), [tie.image for tie in ties])
-  _check_number(is_excused)
-  found = {branch: values[~is_excused].max() for branch, values in differences.items()}
+  is_tied = np.isin(np.arange(NUM_IMAGES), [tie.image for tie in ties])
+  left_out = differs & is_tied & np.isfinite(embeddings).all(axis=1)
+  _check_number(left_out)
+  found = {branch: float(values[~left_out].max()) for branch, values in differences.items()}
   part_logits = None
   if reference.part_logits is not None and file.suffix == ".onnx":
     part_logits = _part_logits(file, signature.to_input(reference.images)).transpose(0, 2, 3, 1)
-    found["part segmentation head"] = relative_norms(part_logits, reference.part_logits).max()
-  _check_differences(found)
-  if part_logits is not None:
-    _check_parts(part_logits, reference.part_logits, ties)
-  return Parity(
-    {branch: float(found[branch]) for branch in signature.branches},
-    tuple(tie for tie in ties if is_excused[tie.image]),
-  )
+  head = {} if part_logits is None else _head_difference(part_logits, reference.part_logits)
+  _check_differences(found | head)
+  if part_logits is None:
+    taken = [tie for tie in ties if left_out[tie.image]]
+  else:
+    taken = _other_parts(part_logits, reference.part_logits, ties)
+  return Parity(found, tuple(taken), tuple(np.flatnonzero(left_out).tolist()))
 
 
 def relative_norms(ours: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -133,12 +140,16 @@ def _run_in_batches(file: Path, images: np.ndarray, signature: Signature) -> np.
   return np.concatenate(rows)
 
 
-def _check_number(is_excused: np.ndarray) -> None:
-  if NUM_IMAGES - is_excused.sum() < _LEAST_COMPARED:
+def _check_number(left_out: np.ndarray) -> None:
+  if NUM_IMAGES - left_out.sum() < _LEAST_COMPARED:
     raise ParityError(
-      f"{is_excused.sum()} of {NUM_IMAGES} images differ and have pixels where two body parts are "
+      f"{left_out.sum()} of {NUM_IMAGES} images differ and have pixels where two body parts are "
       "equally likely; the part segmentation head is not trained"
     )
+
+
+def _head_difference(ours: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+  return {"part segmentation head": float(relative_norms(ours, expected).max())}
 
 
 def _check_differences(found: dict[str, float]) -> None:
@@ -153,16 +164,21 @@ def _check_differences(found: dict[str, float]) -> None:
     )
 
 
-def _check_parts(ours: np.ndarray, expected: np.ndarray, ties: list[NearTie]) -> None:
-  """Compares the parts that are chosen by logits [N, h, w, S]."""
-  known = {(tie.image, tie.row, tie.column) for tie in ties}
-  other = np.argwhere(ours.argmax(-1) != expected.argmax(-1))
-  unexplained = [place for place in map(tuple, other.tolist()) if place not in known]
+def _other_parts(ours: np.ndarray, expected: np.ndarray, ties: list[NearTie]) -> list[NearTie]:
+  """Returns the near-ties at which logits [N, h, w, S] choose another part.
+
+  Raises:
+    ParityError: when they do anywhere else.
+  """
+  other = {tuple(place) for place in np.argwhere(ours.argmax(-1) != expected.argmax(-1)).tolist()}
+  known = {(tie.image, tie.row, tie.column): tie for tie in ties}
+  unexplained = sorted(other - known.keys())
   if unexplained:
     raise ParityError(
       f"it finds other body parts at {len(unexplained)} pixels where the network is sure, the "
       "first in image {}, row {}, column {}".format(*unexplained[0])
     )
+  return [known[place] for place in sorted(other)]
 
 
 def _part_logits(file: Path, images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ command is wrong, or something is missing. Needs pip install 'magnifier-jax[onnx
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import logging
 
@@ -21,6 +22,9 @@ from magnifier_jax.export.packages import ExportError
 from magnifier_jax.export.signature import INPUTS
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.tools.program import make_parser, run_tool
+
+if TYPE_CHECKING:
+  from magnifier_jax.export.gate import NearTie
 
 
 def main(argv: Sequence[str]) -> int | str:
@@ -53,12 +57,15 @@ def main(argv: Sequence[str]) -> int | str:
   for name, parity in exported.parity.items():
     found = ", ".join(f"{branch} {value:.1e}" for branch, value in parity.differences.items())
     lines.append(f"  {name}: largest difference to the network, relative: {found}")
-    lines += [
-      f"    not compared: image {tie.image}, where {tie.parts[0]} and {tie.parts[1]} are equally "
-      f"likely at row {tie.row}, column {tie.column}"
-      for tie in parity.near_ties
-    ]
+    lines += [_tie_line(tie, tie.image in parity.left_out) for tie in parity.near_ties]
   return "\n".join(lines)
+
+
+def _tie_line(tie: "NearTie", left_out: bool) -> str:
+  return (
+    f"    image {tie.image}, row {tie.row}, column {tie.column}: {tie.parts[0]} and {tie.parts[1]} "
+    f"are equally likely{'; the image was not compared' * left_out}"
+  )
 
 
 def _list(option: str, text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from PIL import Image
 from magnifier_jax.data.synthetic.pedestrians import draw_pedestrian
 from magnifier_jax.export import exporting, packages
 from magnifier_jax.export.description import MetricsError
-from magnifier_jax.export.gate import NUM_IMAGES, relative_norms
+from magnifier_jax.export.gate import NUM_IMAGES, NearTie, Parity, relative_norms
 from magnifier_jax.export.opened import open_exported
 from magnifier_jax.export.packages import ExportError
 from magnifier_jax.export.reference import compute_reference
@@ -278,6 +278,21 @@ def test_a_weight_that_changes_after_writing_is_noticed(
     r"error: model\.onnx: it differs .*: adversarial by \d\.\de-0\d, .* Nothing", error
   )
   assert os.listdir(tmp_path) == []
+
+
+def test_near_ties_are_named(workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+  ties = tuple(NearTie(image, 2, 1, ("head", "torso"), 1e-6) for image in (3, 4))
+  parity = Parity({"global": 2e-7}, ties, left_out=(4,))
+  monkeypatch.setattr(exporting, "check", lambda *arguments: parity)
+  output = tmp_path / "out"
+  lines = main([f"--network={workdir}", f"--output={output}", "--branches=global"]).splitlines()
+  assert lines[2:] == [
+    "    image 3, row 2, column 1: head and torso are equally likely",
+    "    image 4, row 2, column 1: head and torso are equally likely; the image was not compared",
+  ]
+  stored = json.loads((output / "model.json").read_text())["parity"]["files"]["model.onnx"]
+  assert stored["images_left_out"] == [4]
+  assert [tie["parts"] for tie in stored["near_ties"]] == [["head", "torso"]] * 2
 
 
 def test_without_an_evaluation_of_this_checkpoint_nothing_is_claimed(

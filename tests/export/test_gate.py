@@ -20,7 +20,7 @@ def test_a_right_file_passes(lstm: Case, onnx_file: Path):
   parity = check(onnx_file, lstm.reference, lstm.signature)
   assert parity.differences.keys() == lstm.signature.branches.keys()
   assert 0 < max(parity.differences.values()) < LIMIT / 10
-  assert parity.near_ties == ()
+  assert (parity.near_ties, parity.left_out) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,22 @@ def test_a_near_tie_is_named_and_its_image_left_out(
   embeddings[4, -24:] *= 1.01
   monkeypatch.setattr(gate, "_part_logits", lambda file, images: others.transpose(0, 3, 1, 2))
   parity = check(onnx_file, Reference(lstm.reference.images, embeddings, logits), lstm.signature)
+  assert parity.left_out == (4,)
   [tie] = parity.near_ties
   assert (tie.image, tie.row, tie.column) == (4, 2, 1)
   assert tie.parts == (PART_NAMES[first], PART_NAMES[second])
   assert 0 < tie.margin < 1e-6
   assert max(parity.differences.values()) < LIMIT / 10
+
+
+def test_nan_hides_behind_no_near_tie(lstm: Case, onnx_file: Path, monkeypatch: pytest.MonkeyPatch):
+  tied = np.zeros_like(lstm.reference.part_logits)
+  monkeypatch.setattr(gate, "_part_logits", lambda file, images: tied.transpose(0, 3, 1, 2))
+  rows = lstm.reference.embeddings.copy()
+  rows[4] = np.nan
+  monkeypatch.setattr(gate, "_run_in_batches", lambda *arguments: rows)
+  with pytest.raises(ParityError, match="global by nan"):
+    check(onnx_file, lstm.reference._replace(part_logits=tied), lstm.signature)
 
 
 def test_another_part_where_the_network_is_sure_is_refused(
