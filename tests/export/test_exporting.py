@@ -17,11 +17,11 @@ from PIL import Image
 
 from magnifier_jax.data.synthetic.pedestrians import draw_pedestrian
 from magnifier_jax.export import exporting, packages
-from magnifier_jax.export.description import MetricsError
+from magnifier_jax.export.description import MetricsError, describe
 from magnifier_jax.export.gate import NUM_IMAGES, NearTie, Parity, relative_norms
 from magnifier_jax.export.opened import open_exported
 from magnifier_jax.export.packages import ExportError
-from magnifier_jax.export.reference import compute_reference
+from magnifier_jax.export.reference import compute_reference, signature_of
 from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.tools.export import main
 from magnifier_jax.weights.digest import weights_sha256
@@ -308,6 +308,14 @@ def test_without_an_evaluation_of_this_checkpoint_nothing_is_claimed(
   with pytest.raises(MetricsError, match=r"metrics\.json: damaged .*evaluate again"):
     main([f"--network={copy}", f"--output={tmp_path / 'other'}", "--branches=global"])
   assert sorted(os.listdir(tmp_path)) == ["out", "run"]
+
+
+def test_thresholds_of_all_branches_are_not_those_of_some(lstm: Case, workdir: Path):
+  two = signature_of(lstm.trained, ("global", "fusion"), "float32")
+  described = describe(lstm.trained, workdir, two, "", parity={}, images="")
+  assert described["thresholds"].keys() == {"calibrated_on", "flip", "global", "fusion"}
+  rows = [name for name, row in described["metrics"].items() if isinstance(row, dict)]
+  assert rows == ["global", "fusion"]
 
 
 def test_what_is_there_is_replaced_only_if_it_was_exported(
