@@ -4,9 +4,11 @@ A config file builds an `ml_collections.ConfigDict` and imports nothing. Everyth
 sees `Config` instead: every field is known, typed and in range, or `ConfigError` names it.
 """
 
+import ast
 import dataclasses
 import difflib
 import math
+import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -52,6 +54,7 @@ def check_path(name: str, value: str, when_empty: str | None = None) -> None:
 Probability = Annotated[float, Range(0.0, 1.0)]
 NonNegative = Annotated[float, Range(0.0)]
 Positive = Annotated[int, Range(1)]
+Names = str | tuple[str, ...]  # one as a string, several as a tuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +141,7 @@ def check_pixel_scale(name: str, channels: tuple[float, ...]) -> None:
 class DataConfig:
   """The data set and the training batch."""
 
-  dataset: str  # TFDS name with its config, e.g. 'cuhk03_np/labeled'
+  dataset: Names  # TFDS name with its config, e.g. 'cuhk03_np/labeled', or a tuple of such names
   manual_dir: str  # where the user's image folders lie
   data_dir: str  # where prepared copies are kept; '' is TFDS's own default
   image_size_hw: Annotated[tuple[int, int], Range(32)]  # pixels
@@ -154,6 +157,9 @@ class DataConfig:
   occlusion: OcclusionConfig
 
   def __post_init__(self):
+    for name in self.datasets:
+      if self.datasets.count(name) > 1:
+        raise ConfigError(f"dataset: {name!r} is listed twice; name each data set once")
     check_path("manual_dir", self.manual_dir)
     check_path("data_dir", self.data_dir, "TFDS's own default")
     if any(size % 32 for size in self.image_size_hw):
@@ -162,6 +168,11 @@ class DataConfig:
       )
     check_pixel_scale("pixel_mean", self.pixel_mean)
     check_pixel_scale("pixel_std", self.pixel_std)
+
+  @property
+  def datasets(self) -> tuple[str, ...]:
+    """The names of the data sets, one or several."""
+    return (self.dataset,) if isinstance(self.dataset, str) else self.dataset
 
   @property
   def batch_size(self) -> int:
@@ -255,6 +266,10 @@ class Config:
     """
     return _build(cls, config, "config")
 
+  def on(self, dataset: str) -> "Config":
+    """Returns the config of one data set of several, or of another."""
+    return dataclasses.replace(self, data=dataclasses.replace(self.data, dataset=dataset))
+
   def to_dict(self) -> dict[str, Any]:
     """Returns nested plain dicts, tuples and scalars, for storing beside a checkpoint."""
     return dataclasses.asdict(self)
@@ -307,6 +322,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
       raise ConfigError(f"{path}: must be one of {', '.join(map(str, choices))}; got {value!r}")
     return value
+  if origin is types.UnionType:
+    return _convert_names(value, path)
   if origin is tuple:
     return _convert_tuple(typing.get_args(hint), bounds, value, path)
   return _convert_scalar(hint, bounds, value, path)
@@ -323,6 +340,24 @@ def _convert_tuple(element_types: tuple, bounds: Range | None, value: Any, path:
     _convert_scalar(kind, bounds, element, path)
     for kind, element in zip(element_types, value, strict=True)
   )
+
+
+def _convert_names(value: Any, path: str) -> Names:
+  """Returns one name as it is and several as a tuple; a command line gives a tuple as its text."""
+  names = value
+  if isinstance(value, str) and value.strip().startswith(("(", "[")):
+    try:
+      names = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError):
+      names = None
+  if isinstance(names, str):
+    names = (names,)
+  is_sequence = isinstance(names, list | tuple) and len(names) > 0
+  if not is_sequence or not all(isinstance(name, str) and name for name in names):
+    raise ConfigError(
+      f"{path}: must be a name, or a tuple of names as ('market1501', 'msmt17'); got {value!r}"
+    )
+  return names[0] if len(names) == 1 else tuple(names)
 
 
 def _convert_scalar(kind: type, bounds: Range | None, value: Any, path: str) -> Any:

@@ -1,5 +1,6 @@
 """Embeds the test people of a data set, on all devices."""
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -114,6 +115,7 @@ def identities(split: ReidSplit) -> Identities:
   return Identities(split.person_id, split.camera_id)
 
 
+@functools.lru_cache(maxsize=1)  # several data sets, one after the other, compile once
 def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
   """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated."""
 

@@ -30,47 +30,93 @@ from magnifier_jax.train_state import TrainState
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.ownership import check_no_foreign_files
+from magnifier_jax.workdir.result_folders import METRICS, results_folder
 
 RERANKED = "all, re-ranked"
 
 
-def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
-  """Evaluates what a workdir holds and writes `metrics.json` and `report.html` there.
+def evaluate_run(config: Config, workdir: Path) -> Mapping[str, Mapping[str, RankingMetrics]]:
+  """Evaluates what a workdir holds and writes `metrics.json` and `report.html`.
+
+  They go into the workdir where the run was trained on the data set, and else into the folder of
+  that data set, see `results_folder`.
 
   Args:
-    config: of the run; `config.evaluation` says what to do.
+    config: says on which data sets to test, and how; the network is the run's own.
     workdir: of the run. With `config.evaluation.embeddings` it need not hold a checkpoint.
 
   Returns:
-    {row of the table: metrics}; the first row is the whole embedding.
+    {data set: {row of the table: metrics}}; the first row is the whole embedding.
 
   Raises:
-    CheckpointError: when there is no checkpoint that is whole, or one of another config.
+    CheckpointError: when there is no checkpoint that is whole.
     EmbeddingsFileError: when the file of embeddings cannot be read.
     ForeignFilesError: when results would be written over files of something else.
     WriteError: when a result cannot be written.
-    ConfigError, SourceError, DeviceError: when the data set cannot be opened or embedded.
+    ConfigError, SourceError, DeviceError: when a data set cannot be opened or embedded.
   """
   if config.evaluation.embeddings:
     return _evaluate_saved(config, workdir)
-  dataset = dataset_lib.load(config.data)
+  # All of them first: what is wrong with the last one need not be known after hours.
+  datasets = [dataset_lib.load(config.on(name).data) for name in config.data.datasets]
   trained = open_trained_network(workdir, config.evaluation.checkpoint, config)
-  source = provenance(config, trained.record, trained.step, chosen=trained.best)
   say(f"checkpoint of step {trained.step} in {workdir / 'checkpoints'}")
-  embedder = DatasetEmbedder(config, dataset, trained.network, mesh_lib.data_mesh())
-  say(f"embedding {len(dataset.query)} queries and {len(dataset.gallery)} gallery images")
+  _say_whose_network(config, trained.config)
+  mesh = mesh_lib.data_mesh()
+  embedders = [
+    DatasetEmbedder(trained.config, dataset, trained.network, mesh) for dataset in datasets
+  ]
+  return {
+    dataset.name: _evaluate_on(trained.config.on(dataset.name), dataset, embedder, trained, workdir)
+    for dataset, embedder in zip(datasets, embedders, strict=True)
+  }
+
+
+def _say_whose_network(given: Config, used: Config) -> None:
+  """Names what a config says otherwise about the network; the run decides that."""
+  about = {
+    "model": (given.model, used.model),
+    "data.image_size_hw": (given.data.image_size_hw, used.data.image_size_hw),
+    "data.pixel_mean": (given.data.pixel_mean, used.data.pixel_mean),
+    "data.pixel_std": (given.data.pixel_std, used.data.pixel_std),
+  }
+  differing = [name for name, (ours, theirs) in about.items() if ours != theirs]
+  if differing:
+    height, width = used.data.image_size_hw
+    say(
+      f"note: the network is the run's, {used.model.backbone} at {height} × {width}; "
+      f"{', '.join(differing)} of the given config are not used"
+    )
+
+
+def _evaluate_on(
+  config: Config,
+  dataset: ReidDataset,
+  embedder: DatasetEmbedder,
+  trained: TrainedNetwork,
+  workdir: Path,
+) -> Mapping[str, RankingMetrics]:
+  """Embeds one data set, and shows what is found."""
+  source = provenance(config, trained.record, trained.step, chosen=trained.best)
+  say(f"{dataset.name}: {len(dataset.query)} queries and {len(dataset.gallery)} gallery images")
   embeddings = embedder.embeddings(trained.params, trained.batch_stats)
-  query, gallery = identities(dataset.query), identities(dataset.gallery)
   if config.evaluation.save_embeddings and jax.process_index() == 0:
-    path = workdir / "embeddings.npz"
+    path = _folder(source, workdir) / "embeddings.npz"
     saved = SavedEmbeddings(
-      IdentifiedEmbeddings(embeddings.query, query),
-      IdentifiedEmbeddings(embeddings.gallery, gallery),
+      IdentifiedEmbeddings(embeddings.query, identities(dataset.query)),
+      IdentifiedEmbeddings(embeddings.gallery, identities(dataset.gallery)),
       json.dumps(source._asdict()),
     )
     save_embeddings(path, saved)
     say(f"embeddings: {path}")
   return publish(config, source, workdir, dataset, embedder, trained, embeddings)
+
+
+def _folder(source: Provenance, workdir: Path) -> Path:
+  """Returns where results go; the folder is there."""
+  folder = results_folder(workdir, source.trained_on, source.test_set)
+  make_folder(folder)
+  return folder
 
 
 def publish(
@@ -85,14 +131,15 @@ def publish(
   """Ranks embeddings in every way that the config asks for, and shows the results."""
   query, gallery = identities(dataset.query), identities(dataset.gallery)
   results = rank(embeddings, query, gallery, config.evaluation)
-  show(source, workdir, results)
+  folder = _folder(source, workdir)
+  show(source, folder, results)
   # Every process takes part in predicting the parts; one writes.
   query_parts = embedder.predicted_query_parts(state.params, state.batch_stats)
   data = report_data(source, workdir, dataset, embeddings, results, query_parts)
   if jax.process_index() == 0:
     from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
 
-    path = workdir / "report.html"
+    path = folder / "report.html"
     write_report(path, data)
     say(f"report: {path}")
   return results
@@ -115,9 +162,9 @@ def rank(
   return results
 
 
-def show(source: Provenance, workdir: Path, results: Mapping[str, RankingMetrics]) -> None:
+def show(source: Provenance, folder: Path, results: Mapping[str, RankingMetrics]) -> None:
   """Writes `metrics.json`, then prints the table of results beside the published ones."""
-  path = workdir / "metrics.json"
+  path = folder / METRICS
   if jax.process_index() == 0:
     rows = {name: metrics.summary() for name, metrics in results.items()}
     write_json(path, source.head() | rows)
@@ -157,7 +204,7 @@ def results_table(
   return "\n".join(lines)
 
 
-def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
+def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, Mapping[str, RankingMetrics]]:
   check_no_foreign_files(workdir)
   path = user_path(config.evaluation.embeddings)
   saved = load_embeddings(path)
@@ -165,9 +212,9 @@ def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetric
   say(f"embeddings of {path}: {len(query.person_id)} queries, {len(gallery.person_id)} in gallery")
   embeddings = TestEmbeddings(saved.query.embeddings, saved.gallery.embeddings)
   results = rank(embeddings, query, gallery, config.evaluation)
-  make_folder(workdir)
-  show(_provenance(saved, path) or unknown_provenance(config), workdir, results)
-  return results
+  source = _provenance(saved, path) or unknown_provenance(config)
+  show(source, _folder(source, workdir), results)
+  return {source.test_set: results}
 
 
 def _provenance(saved: SavedEmbeddings, path: Path) -> Provenance | None:

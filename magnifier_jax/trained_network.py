@@ -14,8 +14,17 @@ from magnifier_jax.workdir.checkpoints import (
   Checkpoints,
   RunRecord,
   abstract_state,
-  check_same_run,
-  run_record,
+)
+
+# Whom a network is measured on, and how; all else of a config is its run's.
+_OF_AN_EVALUATION = ("dtype", "evaluation")
+_DATA_OF_AN_EVALUATION = (
+  "dataset",
+  "manual_dir",
+  "data_dir",
+  "missing_part_labels",
+  "validation_people",
+  "num_workers",
 )
 
 
@@ -46,12 +55,13 @@ def open_trained_network(
     source: a workdir.
     checkpoint: which of its checkpoints that are whole; 'best' is by mAP on the people that it was
       evaluated on.
-    config: to be used in place of the stored one; fields that say what is computed must be equal.
-      None takes the stored one.
+    config: of an evaluation, on any data set: its `dtype`, its `evaluation` and what it says about
+      where the data are take the place of the stored ones. Fields that say which network it is,
+      and those that only training reads, stay the run's. None takes the stored config.
 
   Raises:
-    CheckpointError: when there is no checkpoint that is whole, one of another config, or one of a
-      version of this program with other config fields.
+    CheckpointError: when there is no checkpoint that is whole, or one of a version of this program
+      with other config fields.
   """
   checkpoints = Checkpoints(source, read_only=True)
   try:
@@ -80,13 +90,15 @@ def open_trained_network(
   )
 
 
-def _config(source: Path, record: RunRecord, wanted: Config | None) -> Config:
+def _config(source: Path, record: RunRecord, evaluation: Config | None) -> Config:
   """Returns the config to build the network by."""
-  if wanted is not None:
-    check_same_run(source, record, run_record(wanted, record.num_people, record.steps_per_epoch))
-    return wanted
+  values = dict(record.config)
+  if evaluation is not None:
+    given = evaluation.to_dict()
+    values |= {name: given[name] for name in _OF_AN_EVALUATION}
+    values["data"] = values["data"] | {name: given["data"][name] for name in _DATA_OF_AN_EVALUATION}
   try:
-    return Config.from_config_dict(record.config)
+    return Config.from_config_dict(values)
   except ConfigError as error:
     raise CheckpointError(
       f"{source}: the run is of another version of this program ({error})"

@@ -75,6 +75,11 @@ def test_unknown_variant_names_the_known_ones(file: str):
     ("training.num_epochs", 0, "config.training.num_epochs: must be at least 1"),
     ("model.part_segmentation", False, "config.model.part_segmentation: must be True with"),
     ("optimizer.learning_rat", 1.0, "no such field; did you mean learning_rate?"),
+    ("data.dataset", "('a', 'b'", r"config.data.dataset: must be a name, or a tuple of names as"),
+    ("data.dataset", ("a", 3), r"config.data.dataset: must be a name, or a tuple of names as"),
+    ("data.dataset", (), r"config.data.dataset: must be a name, or a tuple of names as"),
+    ("data.dataset", "", r"config.data.dataset: must be a name, or a tuple of names as"),
+    ("data.dataset", ("a", "b", "a"), r"config.data.dataset: 'a' is listed twice"),
     ("optimizer", 3, "config.optimizer: expected a group of fields"),
   ],
 )
@@ -87,6 +92,22 @@ def test_wrong_field_is_named(field: str, value: typing.Any, message: str):
   target[name] = value
   with pytest.raises(ConfigError, match=message):
     Config.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ("written", "meant"),
+  [
+    ("market1501", "market1501"),
+    (("market1501",), "market1501"),
+    ("('market1501',)", "market1501"),
+    (["market1501", "msmt17"], ("market1501", "msmt17")),
+    (" ['market1501', 'msmt17']", ("market1501", "msmt17")),
+  ],
+)
+def test_data_sets_are_one_name_or_a_tuple(written: typing.Any, meant: typing.Any):
+  config = get_config().to_dict()
+  config["data"]["dataset"] = written
+  assert Config.from_config_dict(config).data.dataset == meant
 
 
 @pytest.mark.parametrize(

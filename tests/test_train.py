@@ -229,7 +229,7 @@ def test_evaluation_finds_what_training_found(
   finished: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
 ):
   before = json.loads((finished / "metrics.json").read_text())
-  results = evaluate_run(make_config(), finished)
+  results = evaluate_run(make_config(), finished)["cuhk03_np/labeled"]
   assert json.loads((finished / "metrics.json").read_text()) == before
   assert list(results) == ["all", "global", "adversarial", "fusion"]
   assert "adversarial" in capsys.readouterr().out
@@ -239,10 +239,10 @@ def test_evaluation_finds_what_training_found(
 def test_saved_embeddings_are_ranked_without_images(
   finished: Path, make_config: MakeConfig, tmp_path: Path
 ):
-  first = evaluate_run(make_config(evaluation__save_embeddings=True), finished)
+  [first] = evaluate_run(make_config(evaluation__save_embeddings=True), finished).values()
   file = finished / "embeddings.npz"
   config = make_config(evaluation__embeddings=str(file), data__manual_dir="/nowhere")
-  again = evaluate_run(config, tmp_path)
+  [again] = evaluate_run(config, tmp_path).values()
   assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
 
 
@@ -312,7 +312,7 @@ def test_flip_and_reranking_are_rows_of_their_own(
   config = make_config(
     evaluation__rerank=True, evaluation__flip=True, evaluation__rerank_k1=3, evaluation__rerank_k2=2
   )
-  results = evaluate_run(config, finished)
+  [results] = evaluate_run(config, finished).values()
   assert "all, re-ranked" in results
   assert "all, re-ranked" in capsys.readouterr().out
 
@@ -391,6 +391,7 @@ def test_a_second_run_in_one_workdir_is_refused(
       train(make_config(training__num_epochs=3), finished)
     assert (finished / "metrics.jsonl").read_bytes() == before
     # Evaluation only reads.
-    assert evaluate_run(make_config(), finished)["all"].num_queries == 4
+    [results] = evaluate_run(make_config(), finished).values()
+    assert results["all"].num_queries == 4
     assert half_written.exists()
   half_written.rmdir()

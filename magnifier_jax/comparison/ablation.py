@@ -14,6 +14,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
 from magnifier_jax.workdir.metrics_log import format_duration
+from magnifier_jax.workdir.result_folders import METRICS
 
 _SHOWN_LINES = 3  # of a failed run's console
 _FOLLOW_SECONDS = 1.0  # between two looks at how far a run is
@@ -177,7 +178,7 @@ def finished_result(run: PlannedRun) -> RunResult | None:
   except UserError:
     return None
   wanted = run.config.to_dict()
-  report = run.workdir / "report.html"
+  report = result.folder / "report.html"
   finished = (
     result.steps_per_epoch is not None
     and result.step == run.config.training.num_epochs * result.steps_per_epoch
@@ -186,7 +187,7 @@ def finished_result(run: PlannedRun) -> RunResult | None:
     and result_fields(result.config) == result_fields(wanted)
     # It is written after the numbers; an older one is of fewer epochs.
     and report.exists()
-    and report.stat().st_mtime >= (run.workdir / "metrics.json").stat().st_mtime
+    and report.stat().st_mtime >= (result.folder / METRICS).stat().st_mtime
   )
   return result if finished else None
 

@@ -12,6 +12,7 @@ from magnifier_jax.errors import UserError
 from magnifier_jax.report.published import (
   PublishedResult,
   PublishedTable,
+  joined_names,
   published_row,
   published_table,
 )
@@ -20,6 +21,7 @@ from magnifier_jax.workdir.checkpoints import FREE_FIELDS, Checkpoints
 from magnifier_jax.workdir.metrics_log import read_records
 from magnifier_jax.workdir.old_records import with_todays_fields
 from magnifier_jax.workdir.origin import ORIGIN
+from magnifier_jax.workdir.result_folders import METRICS, folders_with_results, results_folder
 
 WHOLE = "all"  # the row of the whole embedding
 
@@ -54,6 +56,7 @@ class RunResult:
     validation_people: how many training people it was measured on; 0 for the test people.
     chosen_on: whose mAP chose the checkpoint, 'test people' or 'validation people'; '' for the
       newest one.
+    tested_on: the data set that it was measured on.
     rows: {row: {metric: fraction}}; the whole embedding is 'all'.
     untrained: {metric: fraction} of the whole embedding before the first update, if measured.
     initial_weights: where its weights came from, with the SHA-256 of a file; None if drawn.
@@ -65,6 +68,7 @@ class RunResult:
   steps_per_epoch: int | None
   validation_people: int
   chosen_on: str
+  tested_on: str
   rows: Mapping[str, Mapping[str, float]]
   untrained: Mapping[str, float] | None
   initial_weights: Mapping[str, Any] | None
@@ -77,14 +81,23 @@ class RunResult:
   @property
   def test_set(self) -> str:
     """The data set, and the people if they are not the test people."""
-    dataset = self.config["data"]["dataset"]
     people = self.validation_people
-    return f"{dataset}, {people} validation people" if people else dataset
+    return f"{self.tested_on}, {people} validation people" if people else self.tested_on
+
+  @property
+  def trained_on(self) -> str | Sequence[str]:
+    """The data set that it was trained on; of several, all."""
+    return self.config["data"]["dataset"]
+
+  @property
+  def folder(self) -> Path:
+    """Where its results lie."""
+    return results_folder(self.workdir, self.trained_on, self.tested_on)
 
   @property
   def published(self) -> PublishedTable:
     """The published accuracies that may stand beside the run's."""
-    return published_table(self.config["data"]["dataset"], self.validation_people)
+    return published_table(self.tested_on, self.validation_people, self.trained_on)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +151,12 @@ class Group:
     if len(measured) < len(self.runs):
       return None
     return _statistic([summary.get(metric, math.nan) for summary in measured])
+
+  @property
+  def trained_on_others(self) -> str:
+    """What was trained on, where that is not the test set alone; else ''."""
+    run = self.runs[0]
+    return "" if run.trained_on == run.tested_on else joined_names(run.trained_on)
 
   @property
   def chosen_on(self) -> str:
@@ -201,31 +220,49 @@ def compare(workdirs: Sequence[Path]) -> list[RunComparison]:
   """
   sets: dict[str, list[RunResult]] = {}
   for workdir in workdirs:
-    run = read_run(workdir)
-    sets.setdefault(run.test_set, []).append(run)
+    for result in read_results(workdir):
+      sets.setdefault(result.test_set, []).append(result)
   return [
-    RunComparison(dataset, _groups(runs), runs[0].published.source)
-    for dataset, runs in sets.items()
+    RunComparison(dataset, _groups(results), _published_source(results))
+    for dataset, results in sets.items()
   ]
 
 
+def _published_source(results: Sequence[RunResult]) -> str:
+  """Returns where the published numbers beside some results stand; what is said where none do."""
+  tables = [result.published for result in results]
+  sources = dict.fromkeys(table.source for table in tables if table.rows)
+  return "; ".join(sources) or tables[0].source
+
+
 def read_run(workdir: Path) -> RunResult:
-  """Reads the results of a run.
+  """Reads the results of a run, of several test sets the first; as `read_results`."""
+  return read_results(workdir)[0]
+
+
+def read_results(workdir: Path) -> list[RunResult]:
+  """Reads the results of a run, those on other data than it was trained on too.
 
   Raises:
     CompareError: when there are none, or they are damaged.
     MetricsFileError: on a damaged `metrics.jsonl`.
   """
-  metrics = _read_json(
-    workdir / "metrics.json", "no results there; train the run, or evaluate it with --mode=evaluate"
-  )
+  folders = folders_with_results(workdir)
+  if not folders:
+    raise CompareError(
+      f"{workdir / METRICS}: no results there; train the run, or evaluate it with --mode=evaluate"
+    )
+  return [_read_result(workdir, folder / METRICS) for folder in folders]
+
+
+def _read_result(workdir: Path, path: Path) -> RunResult:
+  metrics = _read_json(path, "no results there")
   rows = {name: row for name, row in metrics.items() if isinstance(row, dict)}
   if not all(isinstance(row.get("mAP"), float) for row in (rows.get(WHOLE, {}), *rows.values())):
-    raise CompareError(
-      f"{workdir / 'metrics.json'}: not a table of results; evaluate the run again"
-    )
+    raise CompareError(f"{path}: not a table of results; evaluate the run again")
   record = _stored_record(workdir)
   config = record["config"]
+  tested_on = metrics.get("dataset", config["data"]["dataset"])
   # What an evaluation may do otherwise than the training; earlier versions did not write it all.
   chosen_on = metrics.get("checkpoint_chosen_on", "")
   evaluation = config["evaluation"] | {
@@ -239,8 +276,10 @@ def read_run(workdir: Path) -> RunResult:
     steps_per_epoch=record.get("steps_per_epoch") or None,
     validation_people=metrics.get("validation_people", config["data"].get("validation_people", 0)),
     chosen_on=chosen_on,
+    tested_on=tested_on,
     rows=rows,
-    untrained=_untrained(workdir),
+    # The log is of the data set that was trained on.
+    untrained=_untrained(workdir) if tested_on == config["data"]["dataset"] else None,
     initial_weights=_initial_weights(workdir),
   )
 

@@ -32,6 +32,10 @@ def conventions(comparison: RunComparison) -> str:
   if any(group.published(WHOLE) for group in comparison.groups):
     text += f" Published numbers: {comparison.published_source}; the difference is in points."
   for group in comparison.groups:
+    if group.trained_on_others:
+      text += (
+        f" {group.name} was trained on {group.trained_on_others}, tested on {comparison.dataset}."
+      )
     if group.chosen_on:
       text += f" The {group.chosen_on} chose the checkpoint of {group.name}."
   return text
@@ -184,6 +188,7 @@ def _group_values(group: Group) -> dict[str, Any]:
       }
       for row in group.rows
     },
+    "trained_on": group.runs[0].trained_on,
     "untrained": {
       metric: _statistic_values(group.untrained(metric))
       for metric in PUBLISHED

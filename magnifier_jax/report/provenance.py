@@ -1,10 +1,10 @@
 """Which network a table of accuracies is of, who chose it, and on whom it was measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from magnifier_jax.config import Config
-from magnifier_jax.report.published import PublishedTable, published_table
+from magnifier_jax.report.published import PublishedTable, joined_names, published_table
 from magnifier_jax.workdir.checkpoints import RunRecord
 
 TEST_PEOPLE = "test people"
@@ -22,6 +22,8 @@ class Provenance(NamedTuple):
     validation_people: how many training people it was measured on; 0 for the test people.
     chosen_on: whose mAP chose the checkpoint among all: `TEST_PEOPLE`, `VALIDATION_PEOPLE`, or ''
       for the newest one, which nobody chose.
+    tested_on: the data set that it was measured on; '' for the one that it was trained on.
+    dtype: of the evaluation's arithmetic; '' for that of the training.
   """
 
   settings: Mapping[str, Any]
@@ -29,6 +31,23 @@ class Provenance(NamedTuple):
   planned_steps: int
   validation_people: int
   chosen_on: str
+  tested_on: str = ""
+  dtype: str = ""
+
+  @property
+  def trained_on(self) -> str | Sequence[str]:
+    """The data set that the run was trained on; of several, all."""
+    return self.settings["data"]["dataset"]
+
+  @property
+  def test_set(self) -> str:
+    """The data set that it was measured on."""
+    return self.tested_on or joined_names(self.trained_on)
+
+  @property
+  def on_other_data(self) -> bool:
+    """Whether it was trained on another data set than it was measured on, or on others too."""
+    return self.test_set != self.trained_on
 
   @property
   def flip(self) -> bool:
@@ -39,7 +58,8 @@ class Provenance(NamedTuple):
     """Returns what `metrics.json` says beside the accuracies."""
     return {
       "config": self.settings["name"],
-      "dataset": self.settings["data"]["dataset"],
+      "dataset": self.test_set,
+      "trained_on": self.trained_on,
       "step": self.step,
       "flip": self.flip,
       "validation_people": self.validation_people,
@@ -48,21 +68,57 @@ class Provenance(NamedTuple):
 
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
-    return published_table(self.settings["data"]["dataset"], self.validation_people)
+    return published_table(self.test_set, self.validation_people, self.trained_on)
 
   def notes(self) -> list[str]:
     """Returns what a reader of the accuracies must know, a sentence each."""
     return [
-      *_notes_on_people(self.validation_people, self.settings["data"].get("validation_people", 0)),
-      *_notes_on_choice(self.chosen_on, self.validation_people),
+      *self._notes_on_data(),
+      *self._notes_on_people(),
+      *self._notes_on_choice(),
     ]
+
+  def _notes_on_data(self) -> list[str]:
+    notes = []
+    if self.on_other_data:
+      notes.append(f"Trained on {joined_names(self.trained_on)}, tested on {self.test_set}.")
+    trained_in = self.settings.get("dtype", self.dtype)
+    if self.dtype not in ("", trained_in):
+      notes.append(f"Evaluated in {self.dtype}, trained in {trained_in}.")
+    return notes
+
+  def _notes_on_people(self) -> list[str]:
+    people = self.validation_people
+    if not people:
+      return []
+    note = f"Measured on {people} training people (config.data.validation_people), not on the test"
+    note += " people: published numbers are not comparable."
+    held_back = self.settings["data"].get("validation_people", 0)
+    if self._knows_training_people and people > held_back:
+      note += f" Training held back {held_back or 'none'} of them, so the network knows the others."
+    return [note]
+
+  @property
+  def _knows_training_people(self) -> bool:
+    trained_on = self.trained_on
+    return self.test_set in ((trained_on,) if isinstance(trained_on, str) else trained_on)
+
+  def _notes_on_choice(self) -> list[str]:
+    if not self.chosen_on:
+      return []
+    whose = f" of {joined_names(self.trained_on)}" if self.on_other_data else ""
+    note = f"The {self.chosen_on}{whose} chose this checkpoint (config.evaluation.checkpoint=best)"
+    measured_on = VALIDATION_PEOPLE if self.validation_people else TEST_PEOPLE
+    if self.chosen_on == measured_on and self._knows_training_people:
+      return [f"{note}, so that its accuracy on them is too high; say so when you publish it."]
+    return [f"{note}."]
 
 
 def provenance(config: Config, record: RunRecord, step: int, chosen: bool) -> Provenance:
   """Returns where the accuracies of a checkpoint come from.
 
   Args:
-    config: of the evaluation.
+    config: of the evaluation, with one data set.
     record: of the run, which may have been trained with other settings of those that may change.
     step: of the checkpoint.
     chosen: whether it was chosen by its mAP; the newest was not.
@@ -75,6 +131,8 @@ def provenance(config: Config, record: RunRecord, step: int, chosen: bool) -> Pr
     planned_steps=record.steps_per_epoch * record.config["training"]["num_epochs"],
     validation_people=config.data.validation_people,
     chosen_on=chosen_on if chosen else "",
+    tested_on=config.data.dataset,
+    dtype=config.dtype,
   )
 
 
@@ -87,23 +145,3 @@ def unknown_provenance(config: Config) -> Provenance:
     validation_people=config.data.validation_people,
     chosen_on="",
   )
-
-
-def _notes_on_people(people: int, held_back: int) -> list[str]:
-  if not people:
-    return []
-  note = f"Measured on {people} training people (config.data.validation_people), not on the test"
-  note += " people: published numbers are not comparable."
-  if people > held_back:
-    note += f" Training held back {held_back or 'none'} of them, so the network knows the others."
-  return [note]
-
-
-def _notes_on_choice(chosen_on: str, validation_people: int) -> list[str]:
-  if not chosen_on:
-    return []
-  note = f"The {chosen_on} chose this checkpoint (config.evaluation.checkpoint=best)"
-  measured_on = VALIDATION_PEOPLE if validation_people else TEST_PEOPLE
-  if chosen_on == measured_on:
-    return [f"{note}, so that its accuracy on them is too high; say so when you publish it."]
-  return [f"{note}."]

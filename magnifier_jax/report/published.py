@@ -2,7 +2,7 @@
 
 import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -58,20 +58,31 @@ REFERENCE_ROWS = (
 )
 
 
-def published_table(dataset: str, validation_people: int = 0) -> PublishedTable:
+def joined_names(datasets: str | Sequence[str]) -> str:
+  """Returns one data set's name as it is, several with a plus between them."""
+  return datasets if isinstance(datasets, str) else " + ".join(datasets)
+
+
+def published_table(
+  dataset: str, validation_people: int = 0, trained_on: str | Sequence[str] | None = None
+) -> PublishedTable:
   """Returns the published accuracies that may stand beside those of a run.
 
   Args:
-    dataset: as `config.data.dataset` names it.
+    dataset: that the run was measured on, as `config.data.dataset` names it.
     validation_people: on whom the run was measured; 0 for the test people, whom alone published
       numbers are of.
+    trained_on: the data set that the run was trained on, or all of them; None: the same one.
 
   Raises:
     ConfigError: when the file of published numbers is missing or damaged.
   """
   if validation_people:
     return PublishedTable({}, "published numbers are of the test people, these are not")
-  return _tables().get(dataset, PublishedTable({}, f"none are known for {dataset}"))
+  key = dataset
+  if trained_on not in (None, dataset):
+    key = f"{joined_names(trained_on)} -> {dataset}"
+  return _tables().get(key, PublishedTable({}, f"none are known for {key}"))
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from magnifier_jax.report.contents import (
   RetrievedImage,
 )
 from magnifier_jax.report.provenance import Provenance
-from magnifier_jax.report.published import published_row
+from magnifier_jax.report.published import joined_names, published_row
 from magnifier_jax.report.reference_settings import differences_from_reference
 from magnifier_jax.workdir.metrics_log import read_records
 from magnifier_jax.workdir.origin import ORIGIN
@@ -56,7 +56,7 @@ def report_data(
   metrics = next(iter(results.values()))
   published = source.published()
   return ReportData(
-    title=f"{source.settings['name']}: {source.settings['data']['dataset']}",
+    title=_title(source),
     notes=tuple(source.notes()),
     facts=_facts(source, workdir),
     results=tuple(
@@ -75,13 +75,21 @@ def report_data(
   )
 
 
+def _title(source: Provenance) -> str:
+  name, trained_on = source.settings["name"], joined_names(source.trained_on)
+  if source.on_other_data:
+    return f"{name}: trained on {trained_on}, tested on {source.test_set}"
+  return f"{name}: {trained_on}"
+
+
 def _facts(source: Provenance, workdir: Path) -> dict[str, str]:
   devices = jax.devices()
   settings = source.settings
   differences = differences_from_reference(settings)
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
   return {
-    "data set": settings["data"]["dataset"],
+    "trained on": joined_names(source.trained_on),
+    "tested on": source.test_set,
     "step": _steps(source),
     "seed": str(settings["seed"]),
     "first weights": _first_weights(workdir),

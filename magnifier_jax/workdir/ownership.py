@@ -5,6 +5,7 @@ from pathlib import Path
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.workdir.origin import ORIGIN
+from magnifier_jax.workdir.result_folders import OTHER_DATA
 
 LOCK_FILE = "run.lock"
 _MARKS = (LOCK_FILE, "checkpoints")  # a folder with one of them is a run's
@@ -14,6 +15,7 @@ _WRITTEN = (
   "metrics.jsonl",
   "report.html",
   "tensorboard",
+  OTHER_DATA,
   ORIGIN,
 )
 

@@ -31,6 +31,7 @@ def test_the_newest_checkpoint_on_the_test_people_needs_no_word():
   assert source.head() == {
     "config": "cuhk03_small",
     "dataset": "cuhk03_np/labeled",
+    "trained_on": "cuhk03_np/labeled",
     "step": 40,
     "flip": False,
     "validation_people": 0,
@@ -84,3 +85,26 @@ def test_a_training_that_ends_with_its_newest_step_was_not_chosen():
 def test_embeddings_that_say_nothing_are_what_the_config_says():
   source = unknown_provenance(make_config(data__validation_people=5))
   assert (source.step, source.validation_people, source.chosen_on) == (None, 5, "")
+
+
+def test_who_chose_the_checkpoint_of_other_data_does_not_flatter_it():
+  record = run_record(make_config(), 767, 10)
+  config = make_config(data__dataset="market1501", data__validation_people=20)
+  source = provenance(config, record, 40, chosen=True)
+  assert source.notes() == [
+    "Trained on cuhk03_np/labeled, tested on market1501.",
+    "Measured on 20 training people (config.data.validation_people), not on the test people: "
+    "published numbers are not comparable.",
+    CHOSEN.format("test people of cuhk03_np/labeled") + ".",
+  ]
+  assert not source.published().rows
+
+
+def test_one_of_several_data_sets_is_other_data_whose_people_are_known():
+  both = ("cuhk03_np/labeled", "market1501")
+  record = run_record(make_config(data__dataset=str(both)), 1518, 10)
+  config = make_config(data__dataset="market1501", data__validation_people=20)
+  first, people, choice = provenance(config, record, 40, chosen=True).notes()
+  assert first == "Trained on cuhk03_np/labeled + market1501, tested on market1501."
+  assert people.endswith("Training held back none of them, so the network knows the others.")
+  assert choice == CHOSEN.format("test people of cuhk03_np/labeled + market1501") + "."

@@ -24,6 +24,15 @@ def test_other_data_sets_have_none(dataset: str):
   assert published_table(dataset) == ({}, f"none are known for {dataset}")
 
 
+def test_a_network_of_other_data_stands_beside_others_of_it():
+  table = published_table("dukemtmc_reid", trained_on="market1501")
+  assert table.rows["OSNet-AIN"] == (52.4, 30.5)
+  assert published_row(get_config().to_dict(), "all", table) == ""  # of another network
+  assert published_table("dukemtmc_reid", trained_on="dukemtmc_reid").rows["all"] == (90.0, 80.7)
+  nothing = published_table("dukemtmc_reid", trained_on=("market1501", "dukemtmc_reid"))
+  assert nothing == ({}, "none are known for market1501 + dukemtmc_reid -> dukemtmc_reid")
+
+
 def test_validation_people_have_none():
   rows, why = published_table("cuhk03_np/labeled", validation_people=100)
   assert not rows
