@@ -124,6 +124,8 @@ def _defaults() -> ConfigDict:
         "rerank_k1": 20,
         "rerank_k2": 6,
         "rerank_lambda": 0.3,
+        "camera_rule": "cross_camera",
+        "single_shot_draws": 10,
         "checkpoint": "latest",
         "save_embeddings": False,
         "embeddings": "",

@@ -230,6 +230,10 @@ class EvaluationConfig:
   rerank_k1: Positive
   rerank_k2: Positive
   rerank_lambda: Probability
+  # What a query ignores: its person's images from its own camera; its own image; or nothing, in a
+  # gallery of one random image a person, as in VehicleID.
+  camera_rule: Literal["cross_camera", "ignore", "single_shot"]
+  single_shot_draws: Positive  # random galleries, whose mean is taken
   checkpoint: Literal["latest", "best"]  # which one --mode=evaluate takes; best is by test mAP
   save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
   embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network

@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from magnifier_jax.config import Config
+from magnifier_jax.config import Config, EvaluationConfig
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluation.embedding import EmbeddedBatch, Embeddings, embed
-from magnifier_jax.evaluation.identities import check_matches
+from magnifier_jax.evaluation.protocol import (
+  CROSS_CAMERA,
+  ImageNumbers,
+  Protocol,
+  image_numbers,
+  make_protocol,
+)
 from magnifier_jax.evaluation.ranking import Identities
 from magnifier_jax.models.network import Network
 from magnifier_jax.train_state import Tree
@@ -44,11 +50,15 @@ class DatasetEmbedder:
   Raises:
     DeviceError: when the devices do not divide the evaluation batch.
     EvaluationError: when no query has a match, so that nothing could be evaluated.
+
+  Attributes:
+    protocol: of the test of these people.
   """
 
   def __init__(self, config: Config, dataset: ReidDataset, network: Network, mesh: Mesh):
     mesh_lib.check_batch_size(config.evaluation.batch_size, mesh, "config.evaluation.batch_size")
-    check_matches(identities(dataset.query), identities(dataset.gallery))
+    self.protocol = _protocol(dataset, config.evaluation)
+    self.protocol.check()
     self._config = config
     self._dataset = dataset
     self._mesh = mesh
@@ -113,6 +123,23 @@ class DatasetEmbedder:
 def identities(split: ReidSplit) -> Identities:
   """Returns who is on each image of a split, and from which camera."""
   return Identities(split.person_id, split.camera_id)
+
+
+def numbered_images(dataset: ReidDataset) -> ImageNumbers:
+  """Numbers the test images by their contents; equal ones have one number."""
+  sides = (dataset.query, dataset.gallery)
+  say(f"{dataset.name}: looking for queries in the gallery, {sum(map(len, sides))} images")
+  return image_numbers(*map(_images, sides))
+
+
+def _images(split: ReidSplit) -> Iterator[bytes]:
+  return (split.encoded(row).image for row in range(len(split)))
+
+
+def _protocol(dataset: ReidDataset, config: EvaluationConfig) -> Protocol:
+  images = None if config.camera_rule == CROSS_CAMERA else numbered_images(dataset)
+  who = (identities(dataset.query), identities(dataset.gallery))
+  return make_protocol(config.camera_rule, *who, images, config.single_shot_draws)
 
 
 @functools.lru_cache(maxsize=1)  # several data sets, one after the other, compile once

@@ -10,7 +10,12 @@ from magnifier_jax.config import Config, EvaluationConfig
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.devices import mesh as mesh_lib
-from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
+from magnifier_jax.embed_dataset import (
+  DatasetEmbedder,
+  TestEmbeddings,
+  identities,
+  numbered_images,
+)
 from magnifier_jax.evaluation.embeddings_file import (
   EmbeddingsFileError,
   IdentifiedEmbeddings,
@@ -19,8 +24,9 @@ from magnifier_jax.evaluation.embeddings_file import (
   save_embeddings,
 )
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
-from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
-from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.evaluation.protocol import Protocol, make_protocol
+from magnifier_jax.evaluation.ranking import RankingMetrics
+from magnifier_jax.evaluation.reranking import RerankingOptions
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import make_folder, write_json
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
@@ -102,9 +108,10 @@ def _evaluate_on(
   embeddings = embedder.embeddings(trained.params, trained.batch_stats)
   if config.evaluation.save_embeddings and jax.process_index() == 0:
     path = _folder(source, workdir) / "embeddings.npz"
+    images = numbered_images(dataset)
     saved = SavedEmbeddings(
-      IdentifiedEmbeddings(embeddings.query, identities(dataset.query)),
-      IdentifiedEmbeddings(embeddings.gallery, identities(dataset.gallery)),
+      IdentifiedEmbeddings(embeddings.query, identities(dataset.query), images.query),
+      IdentifiedEmbeddings(embeddings.gallery, identities(dataset.gallery), images.gallery),
       json.dumps(source._asdict()),
     )
     save_embeddings(path, saved)
@@ -129,13 +136,12 @@ def publish(
   embeddings: TestEmbeddings,
 ) -> Mapping[str, RankingMetrics]:
   """Ranks embeddings in every way that the config asks for, and shows the results."""
-  query, gallery = identities(dataset.query), identities(dataset.gallery)
-  results = rank(embeddings, query, gallery, config.evaluation)
+  results = rank(embeddings, embedder.protocol, config.evaluation)
   folder = _folder(source, workdir)
   show(source, folder, results)
   # Every process takes part in predicting the parts; one writes.
   query_parts = embedder.predicted_query_parts(state.params, state.batch_stats)
-  data = report_data(source, workdir, dataset, embeddings, results, query_parts)
+  data = report_data(source, workdir, dataset, embedder.protocol, embeddings, results, query_parts)
   if jax.process_index() == 0:
     from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
 
@@ -146,19 +152,18 @@ def publish(
 
 
 def rank(
-  embeddings: TestEmbeddings, query: Identities, gallery: Identities, config: EvaluationConfig
+  embeddings: TestEmbeddings, protocol: Protocol, config: EvaluationConfig
 ) -> Mapping[str, RankingMetrics]:
   """Returns {row: metrics}: all branches, re-ranked if asked for, and each branch alone."""
   whole = [side.whole() for side in embeddings]
-  results = {"all": evaluate_ranking(*whole, query, gallery)}
+  results = {"all": protocol.evaluate(*whole)}
   if config.rerank:
     say("re-ranking")
     options = RerankingOptions(config.rerank_k1, config.rerank_k2, config.rerank_lambda)
-    results[RERANKED] = evaluate_reranked(*whole, query, gallery, options)
+    results[RERANKED] = protocol.evaluate(*whole, options)
   if len(embeddings.query.branches) > 1:
     for branch in embeddings.query.branches:
-      sides = [side.branch(branch) for side in embeddings]
-      results[branch] = evaluate_ranking(*sides, query, gallery)
+      results[branch] = protocol.evaluate(*(side.branch(branch) for side in embeddings))
   return results
 
 
@@ -168,7 +173,7 @@ def show(source: Provenance, folder: Path, results: Mapping[str, RankingMetrics]
   if jax.process_index() == 0:
     rows = {name: metrics.summary() for name, metrics in results.items()}
     write_json(path, source.head() | rows)
-  say("\n" + results_table(results, source.published(), source.notes()))
+  say("\n" + results_table(results, source.published(), [source.rule(), *source.notes()]))
   say(f"metrics: {path}")
 
 
@@ -210,9 +215,16 @@ def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, Mapping[str, 
   saved = load_embeddings(path)
   query, gallery = saved.query.identities, saved.gallery.identities
   say(f"embeddings of {path}: {len(query.person_id)} queries, {len(gallery.person_id)} in gallery")
+  protocol = make_protocol(
+    config.evaluation.camera_rule,
+    *(query, gallery, saved.images()),
+    config.evaluation.single_shot_draws,
+  )
+  protocol.check()
   embeddings = TestEmbeddings(saved.query.embeddings, saved.gallery.embeddings)
-  results = rank(embeddings, query, gallery, config.evaluation)
+  results = rank(embeddings, protocol, config.evaluation)
   source = _provenance(saved, path) or unknown_provenance(config)
+  source = source.ranked_by(config.evaluation)
   show(source, _folder(source, workdir), results)
   return {source.test_set: results}
 

@@ -24,11 +24,11 @@ from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.preemption import Preempted, Preemption
-from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings, identities
+from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluate import publish
 from magnifier_jax.evaluation.metric_names import HEADINGS
-from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.ranking import RankingMetrics
 from magnifier_jax.files.disk_space import full_disk_named
 from magnifier_jax.files.whole_file import write_json
 from magnifier_jax.report.provenance import provenance
@@ -281,11 +281,7 @@ class _Run:
       f"{len(self.dataset.gallery)} gallery images"
     )
     embeddings = self.embedder.embeddings(state.params, state.batch_stats)
-    metrics = evaluate_ranking(
-      *(side.whole() for side in embeddings),
-      identities(self.dataset.query),
-      identities(self.dataset.gallery),
-    )
+    metrics = self.embedder.protocol.evaluate(*(side.whole() for side in embeddings))
     summary = metrics.summary()
     self.log.write(int(state.step), {f"eval/{name}": value for name, value in summary.items()})
     say(f"{when}: {format_summary(metrics)}")

@@ -1,4 +1,4 @@
-"""A network that is measured on data that it was not trained on."""
+"""A network that is measured on data that it was not trained on, which may have no cameras."""
 
 import dataclasses
 import json
@@ -14,8 +14,11 @@ from configs.cuhk03 import get_config
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.comparison.tables import as_json, as_text
 from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.data import dataset as dataset_lib
+from magnifier_jax.data import inspection
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluate import evaluate_run
+from magnifier_jax.evaluation.identities import EvaluationError
 from magnifier_jax.interop.state_dict import to_state_dict
 from magnifier_jax.interop.weights_file import WeightsFile
 from magnifier_jax.models.network import create_network
@@ -23,7 +26,19 @@ from magnifier_jax.weights.workdir_weights import write_workdir
 from tests.data.noise_tree import write_images, write_tree
 
 MakeConfig = Callable[..., Config]
-CUHK03, SHOP = "cuhk03_np/labeled", "image_list/shop"
+CUHK03, SHOP, STREET = "cuhk03_np/labeled", "image_list/shop", "image_list/street"
+# A table without cameras. Person 8 has one image, which is query and gallery.
+STREET_TABLE = """image,person,split
+t1.png,1,train
+t2.png,2,train
+a.png,7,query
+a.png,7,gallery
+b.png,7,gallery
+c.png,8,query
+c.png,8,gallery
+d.png,9,gallery
+e.png,9,gallery
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,6 +59,8 @@ def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
   for person in (7, 8):
     names += [f"query/{person}_c1_1.png", f"gallery/{person}_c2_1.png"]
   write_images(manual_dir / "shop", names)
+  write_images(manual_dir / "street", [f"{name}.png" for name in ("t1", "t2", *"abcde")])
+  (manual_dir / "street" / "images.csv").write_text(STREET_TABLE)
 
   def make(**changes: Any) -> Config:
     config = get_config("small")
@@ -164,3 +181,77 @@ def test_a_config_of_one_of_several_data_sets(make_config: MakeConfig):
   assert config.data.dataset == config.data.datasets == (SHOP, CUHK03)
   assert config.on(SHOP) == dataclasses.replace(make_config(), data=config.on(SHOP).data)
   assert config.on(SHOP).data.dataset == SHOP
+
+
+def test_data_without_cameras_needs_a_rule_that_needs_none(workdir: Path, make_config: MakeConfig):
+  message = "camera_rule: the cameras of 7 of 7 test images are unknown; set it to 'ignore'"
+  with pytest.raises(EvaluationError, match=message):
+    evaluate_run(make_config(data__dataset=STREET), workdir)
+  assert not (workdir / "tested_on").exists()
+
+
+@pytest.mark.parametrize("rule", ["ignore", "single_shot"])
+def test_the_rule_is_named_wherever_numbers_are(
+  workdir: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture, rule: str
+):
+  config = make_config(
+    data__dataset=STREET, evaluation__camera_rule=rule, evaluation__single_shot_draws=3
+  )
+  [results] = evaluate_run(config, workdir).values()
+  # Of 7 two images are one, so one image is left to match; 8 has but one, which is left out.
+  skipped = {"ignore": 1, "single_shot": 0}[rule]
+  assert (results["all"].num_queries, results["all"].num_skipped_queries) == (1, skipped)
+  folder = workdir / "tested_on" / "image_list_street"
+  assert json.loads((folder / "metrics.json").read_text())["camera_rule"] == rule
+  [comparison] = compare([workdir])
+  assert comparison.dataset == f"{STREET}, camera_rule={rule}"
+  report, compared = (folder / "report.html").read_text(), as_text([comparison])
+  for text in (capsys.readouterr().out, report, compared):
+    assert f"(camera_rule={rule})." in text
+    assert ("mean of 3 draws" in text) == (rule == "single_shot")
+  assert ("camera unknown" in report) == (rule == "ignore")  # below the pictures
+  assert "camera -1" not in report
+
+
+def test_the_usual_rule_is_named_too(
+  workdir: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
+):
+  evaluate_run(make_config(), workdir)
+  assert "(camera_rule=cross_camera)." in capsys.readouterr().out
+  assert "(camera_rule=cross_camera)." in (workdir / "report.html").read_text()
+
+
+def test_saved_embeddings_are_ranked_by_each_rule(
+  workdir: Path, make_config: MakeConfig, tmp_path: Path
+):
+  """They have the images' numbers, so that nothing but the file is needed."""
+  ignoring = {"evaluation__camera_rule": "ignore"}
+  config = make_config(data__dataset=STREET, evaluation__save_embeddings=True, **ignoring)
+  [first] = evaluate_run(config, workdir).values()
+  file = workdir / "tested_on" / "image_list_street" / "embeddings.npz"
+  given = {"evaluation__embeddings": str(file), "data__manual_dir": "/nowhere"}
+  [again] = evaluate_run(make_config(**given, **ignoring), tmp_path / "a").values()
+  assert again["all"].summary() == first["all"].summary()
+  with pytest.raises(EvaluationError, match="the cameras of 7 of 7 test images are unknown"):
+    evaluate_run(make_config(**given), tmp_path / "b")
+  evaluate_run(make_config(**given, evaluation__camera_rule="single_shot"), tmp_path / "c")
+  [metrics] = (tmp_path / "c").rglob("metrics.json")
+  assert json.loads(metrics.read_text())["camera_rule"] == "single_shot"
+
+
+def test_people_without_cameras_are_held_back_and_checked(make_config: MakeConfig, tmp_path: Path):
+  config = make_config(data__dataset=STREET)
+  builder = dataset_lib.find_builder(config.data)
+  manual_dir = Path(config.data.manual_dir)
+
+  def stopping(rule: str) -> list[str]:
+    found = inspection.inspect(builder, manual_dir, config.data, 1, camera_rule=rule).findings
+    kinds = (inspection.Fault.NOTHING_MATCHES, inspection.Fault.NO_MATCH)
+    return [finding.message.rpartition("/")[2] for finding in found if finding.fault in kinds]
+
+  [unknown] = stopping("cross_camera")
+  assert unknown.startswith("a.png: its camera is unknown, and those of 6 more; set config.eval")
+  for rule in ("ignore", "single_shot"):
+    assert stopping(rule) == [
+      "c.png: the gallery has no image of person 8 but itself; the query is left out of the results"
+    ]

@@ -322,7 +322,7 @@ def test_broken_embeddings_file_is_named(make_config: MakeConfig, tmp_path: Path
   file.write_bytes(b"no zip")
   config = make_config(evaluation__embeddings=str(file))
   with pytest.raises(EmbeddingsFileError, match=r"embeddings.npz: not an .npz file"):
-    evaluate_run(config, tmp_path)
+    evaluate_run(config, tmp_path / "run")
 
 
 def test_evaluating_an_empty_workdir_says_so(make_config: MakeConfig, tmp_path: Path):

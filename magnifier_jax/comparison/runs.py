@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.report.published import (
   PublishedResult,
   PublishedTable,
@@ -26,7 +27,12 @@ from magnifier_jax.workdir.result_folders import METRICS, folders_with_results, 
 WHOLE = "all"  # the row of the whole embedding
 
 # Of the fields that a run's continuation may change, those that change its results.
-_RESULT_FIELDS = ("data.validation_people", "evaluation.flip", "evaluation.rerank")
+_RESULT_FIELDS = (
+  "data.validation_people",
+  "evaluation.camera_rule",
+  "evaluation.flip",
+  "evaluation.rerank",
+)
 
 # What is read of a stored config by name. Other fields may be missing in one of an earlier version.
 _NEEDED = frozenset({"name", "seed", "model", "data", "loss", "training", "evaluation"})
@@ -80,9 +86,15 @@ class RunResult:
 
   @property
   def test_set(self) -> str:
-    """The data set, and the people if they are not the test people."""
-    people = self.validation_people
-    return f"{self.tested_on}, {people} validation people" if people else self.tested_on
+    """The data set, the people if they are not the test people, and the rule if not the usual."""
+    people = f"{self.validation_people} validation people" if self.validation_people else ""
+    rule = "" if self.camera_rule == CROSS_CAMERA else f"camera_rule={self.camera_rule}"
+    return ", ".join(filter(None, (self.tested_on, people, rule)))
+
+  @property
+  def camera_rule(self) -> str:
+    """Which rule about cameras it was measured by."""
+    return self.config["evaluation"]["camera_rule"]
 
   @property
   def trained_on(self) -> str | Sequence[str]:
@@ -97,7 +109,9 @@ class RunResult:
   @property
   def published(self) -> PublishedTable:
     """The published accuracies that may stand beside the run's."""
-    return published_table(self.tested_on, self.validation_people, self.trained_on)
+    return published_table(
+      self.tested_on, self.validation_people, self.trained_on, self.camera_rule
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +195,8 @@ class RunComparison:
   """Groups whose numbers may stand beside one another: all of one test set.
 
   Attributes:
-    dataset: its name, and that of the people if they are not the test people.
+    dataset: its name, that of the people if they are not the test people, and the rule about
+      cameras if it is not the usual one.
     groups: in the order in which they were named.
     published_source: where the published numbers stand.
   """
@@ -189,6 +204,12 @@ class RunComparison:
   dataset: str
   groups: tuple[Group, ...]
   published_source: str
+
+  @property
+  def rule(self) -> str:
+    """What a query was compared with, a sentence."""
+    evaluation = self.groups[0].config["evaluation"]
+    return rule_in_words(evaluation["camera_rule"], evaluation.get("single_shot_draws", 0))
 
   @property
   def rows(self) -> list[str]:
@@ -267,6 +288,7 @@ def _read_result(workdir: Path, path: Path) -> RunResult:
   chosen_on = metrics.get("checkpoint_chosen_on", "")
   evaluation = config["evaluation"] | {
     "flip": metrics.get("flip", config["evaluation"]["flip"]),
+    "camera_rule": metrics.get("camera_rule", CROSS_CAMERA),
     "checkpoint": "best" if chosen_on else "latest",
   }
   return RunResult(

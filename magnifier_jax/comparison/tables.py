@@ -29,6 +29,7 @@ def tables(comparison: RunComparison) -> list[Table]:
 def conventions(comparison: RunComparison) -> str:
   """Returns what the numbers of the tables are, in a sentence or two."""
   text = "Mean ± sample standard deviation over the seeds; a single seed has none."
+  text += f" {comparison.rule}"
   if any(group.published(WHOLE) for group in comparison.groups):
     text += f" Published numbers: {comparison.published_source}; the difference is in points."
   for group in comparison.groups:

@@ -13,11 +13,12 @@ from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.config import DataConfig
 from magnifier_jax.data import image_files
 from magnifier_jax.data.datasets.file_builder import JUNK_PERSON_ID, FileReidBuilder, FileSource
-from magnifier_jax.data.records import SPLITS, SourceError, SplitCounts
+from magnifier_jax.data.records import NO_CAMERA_ID, SPLITS, SourceError, SplitCounts
 
 _HEIGHT_RANGE = (32, 2048)  # pixels; beyond it an image is hardly a person's box
 _MIN_WIDTH = 12
 _ASPECT_RANGE = (1.0, 8.0)  # height / width
+_CROSS_CAMERA, _SINGLE_SHOT = "cross_camera", "single_shot"  # values of evaluation.camera_rule
 
 
 class Fault(enum.Enum):
@@ -107,6 +108,7 @@ def inspect(
   config: DataConfig,
   num_samples: int,
   progress: Progress = lambda sources, split: sources,
+  camera_rule: str = _CROSS_CAMERA,
 ) -> Inspection:
   """Reads every file of a data set once.
 
@@ -116,6 +118,7 @@ def inspect(
     config: reads `identities_per_batch` and `images_per_identity`.
     num_samples: at most so many samples a split.
     progress: wraps the sources of a split, of a name, while they are read.
+    camera_rule: `config.evaluation.camera_rule`, which says what a match is.
   """
   splits: dict[str, list[Inspected]] = {}
   findings = []
@@ -130,11 +133,11 @@ def inspect(
       findings.append(Finding(fault, str(unused)))
     splits[split] = [_inspect_image(builder, source) for source in progress(sources, split)]
     findings += [finding for image in splits[split] for finding in image.findings]
-  findings += _duplicates(image for images in splits.values() for image in images)
+  findings += _duplicates((image for images in splits.values() for image in images), camera_rule)
   if "train" in splits:
     findings += _sampling_faults(splits["train"], config)
   if "query" in splits and "gallery" in splits:
-    findings += _unmatched(splits["query"], splits["gallery"])
+    findings += _unmatched(splits["query"], splits["gallery"], camera_rule)
   if not builder.NUMBERS_TEST_PEOPLE_ANEW:
     findings += _trained_on(splits)
   summaries = [_summarize(builder, name, images, num_samples) for name, images in splits.items()]
@@ -179,27 +182,28 @@ def _is_usual_size(height: int, width: int) -> bool:
   )
 
 
-def _duplicates(images: Iterable[Inspected]) -> Iterator[Finding]:
+def _duplicates(images: Iterable[Inspected], camera_rule: str) -> Iterator[Finding]:
   first: dict[bytes, FileSource] = {}
   for image in images:
     if image.digest is None:
       continue
     other = first.setdefault(image.digest, image.source)
     if other is not image.source:
-      yield _duplicate(image.source, other)
+      yield _duplicate(image.source, other, camera_rule)
 
 
-def _duplicate(source: FileSource, other: FileSource) -> Finding:
+def _duplicate(source: FileSource, other: FileSource, camera_rule: str) -> Finding:
   """Returns what is wrong when an image is the same file as one before it, or what is to know."""
   image, before = source.image, other.image
   same_person = image.person_id == before.person_id
   same_camera = image.camera_id == before.camera_id
   is_test = (other.split, source.split) == ("query", "gallery")
-  if is_test and same_person and same_camera:
+  if is_test and same_person and (same_camera or camera_rule != _CROSS_CAMERA):
+    with_what = ", as all of its person's images from its camera"
     return Finding(
       Fault.IN_BOTH,
-      f"{before.file}: in the gallery too, which is allowed; there this query ignores it, as all "
-      "of its person's images from its camera",
+      f"{before.file}: in the gallery too, which is allowed; there this query ignores it"
+      + with_what * (camera_rule == _CROSS_CAMERA),
     )
   message = f"{image.file}: the same file as {before.file}"
   if not same_person:
@@ -226,32 +230,58 @@ def _sampling_faults(train: Sequence[Inspected], config: DataConfig) -> Iterator
       yield Finding(Fault.FEW_IMAGES, message + "; they are repeated")
 
 
-def _unmatched(query: Sequence[Inspected], gallery: Sequence[Inspected]) -> Iterator[Finding]:
-  cameras: dict[int, set[int | None]] = {}
-  for image in gallery:
+def _unmatched(
+  query: Sequence[Inspected], gallery: Sequence[Inspected], camera_rule: str
+) -> Iterator[Finding]:
+  """Yields the queries without a match, which is another camera's image, or another image."""
+  others = "from other cameras than theirs" if camera_rule == _CROSS_CAMERA else "beside themselves"
+  if camera_rule == _CROSS_CAMERA:
+    unknown = [image for image in (*query, *gallery) if _camera(image) == NO_CAMERA_ID]
+    if unknown:
+      yield Finding(
+        Fault.NOTHING_MATCHES,
+        f"{unknown[0].source.image.file}: its camera is unknown, and those of {len(unknown) - 1} "
+        "more; set config.evaluation.camera_rule to 'ignore' or 'single_shot', which need none",
+      )
+      return
+  searched = (*query, *gallery) if camera_rule == _SINGLE_SHOT else gallery
+  places: dict[int, set] = {}
+  for image in searched:
     if image.source.image.person_id not in (None, JUNK_PERSON_ID):
-      cameras.setdefault(image.source.image.person_id, set()).add(image.source.image.camera_id)
-  known = [
-    image.source.image
-    for image in query
-    if None not in (image.source.image.person_id, image.source.image.camera_id)
-  ]
+      places.setdefault(image.source.image.person_id, set()).add(_place(image, camera_rule))
+  known = [image for image in query if None not in (image.source.image.person_id, _camera(image))]
   unmatched = [
-    image for image in known if not cameras.get(image.person_id, set()) - {image.camera_id}
+    image.source.image
+    for image in known
+    if not places.get(image.source.image.person_id, set()) - {_place(image, camera_rule)}
   ]
   if known and len(unmatched) == len(known):
     yield Finding(
       Fault.NOTHING_MATCHES,
-      f"{known[0].file}: no query has a match, this one and {len(known) - 1} more; the gallery "
-      "needs images of the queries' people from other cameras than theirs",
+      f"{unmatched[0].file}: no query has a match, this one and {len(known) - 1} more; the gallery "
+      f"needs images of the queries' people {others}",
     )
     return
   for image in unmatched:
+    rest = (
+      f"from another camera than {image.camera_id}"
+      if camera_rule == _CROSS_CAMERA
+      else "but itself"
+    )
     yield Finding(
       Fault.NO_MATCH,
-      f"{image.file}: the gallery has no image of person {image.person_id} from another camera "
-      f"than {image.camera_id}; the query is left out of the results",
+      f"{image.file}: the gallery has no image of person {image.person_id} {rest}; the query is "
+      "left out of the results",
     )
+
+
+def _camera(image: Inspected) -> int | None:
+  return image.source.image.camera_id
+
+
+def _place(image: Inspected, camera_rule: str) -> int | bytes | None:
+  """Returns what two images of a match do not share: the camera, or the contents of the file."""
+  return _camera(image) if camera_rule == _CROSS_CAMERA else image.digest
 
 
 def _trained_on(splits: dict[str, list[Inspected]]) -> Iterator[Finding]:
@@ -277,7 +307,7 @@ def _summarize(
     junk=person_id.count(JUNK_PERSON_ID),
     distractors=sum(person in nobody - {None, JUNK_PERSON_ID} for person in person_id),
     people=len(set(person_id) - nobody),
-    cameras=len({image.source.image.camera_id for image in images} - {None}),
+    cameras=len({_camera(image) for image in images} - {None, NO_CAMERA_ID}),
     part_labels=len(labelled),
     part_pixels=np.sum(labelled, axis=0) if labelled else np.zeros(NUM_PARTS, np.int64),
     sizes_hw=np.array([image.size_hw for image in readable], np.int64).reshape(-1, 2),

@@ -8,6 +8,7 @@ import numpy as np
 from magnifier_jax.errors import UserError
 
 SPLITS = ("train", "query", "gallery")
+NO_CAMERA_ID = -1  # nobody knows which it was
 
 
 class Record(NamedTuple):
@@ -16,7 +17,7 @@ class Record(NamedTuple):
   image: bytes  # JPEG or PNG file, (H, W, 3)
   part_labels: bytes  # PNG file, (H, W, 1), values 0…7 of `body_parts.PARTS`
   person_id: int  # as named in the source; -1 is junk
-  camera_id: int  # as named in the source
+  camera_id: int  # as named in the source; -1 where it is unknown
   path: str  # of the image, relative and unique within its split
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.embedding import Embeddings
-from magnifier_jax.evaluation.identities import Identities
+from magnifier_jax.evaluation.identities import NO_CAMERA_ID, Identities
+from magnifier_jax.evaluation.protocol import ImageNumbers, image_numbers
 from magnifier_jax.files.whole_file import replacing
 
 _FORMAT = "docs/evaluation.md says what belongs in it"
@@ -23,6 +24,7 @@ class IdentifiedEmbeddings(NamedTuple):
 
   embeddings: Embeddings
   identities: Identities
+  image_id: np.ndarray | None = None  # [N] int32, equal where images are; None where nobody said it
 
 
 class SavedEmbeddings(NamedTuple):
@@ -32,6 +34,13 @@ class SavedEmbeddings(NamedTuple):
   gallery: IdentifiedEmbeddings
   provenance: str | None = None  # where they come from, in JSON; None where nobody said it
 
+  def images(self) -> ImageNumbers:
+    """Returns numbers of the images; where the file has none, equal vectors are equal images."""
+    if self.query.image_id is not None and self.gallery.image_id is not None:
+      return ImageNumbers(self.query.image_id, self.gallery.image_id)
+    sides = (self.query.embeddings.whole(), self.gallery.embeddings.whole())
+    return image_numbers(*((vector.tobytes() for vector in side) for side in sides))
+
 
 def save_embeddings(path: Path, saved: SavedEmbeddings) -> None:
   """Writes a file that `load_embeddings` reads.
@@ -40,9 +49,11 @@ def save_embeddings(path: Path, saved: SavedEmbeddings) -> None:
     WriteError: when it cannot be written.
   """
   arrays = {} if saved.provenance is None else {"provenance": np.array(saved.provenance)}
-  for side, (embeddings, who) in {"query": saved.query, "gallery": saved.gallery}.items():
+  for side, (embeddings, who, image_id) in {"query": saved.query, "gallery": saved.gallery}.items():
     arrays |= {f"{side}/branch/{name}": vectors for name, vectors in embeddings.branches.items()}
     arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
+    if image_id is not None:
+      arrays[f"{side}/image_id"] = image_id
   with replacing(path) as unfinished:
     np.savez(unfinished, **arrays)
 
@@ -84,8 +95,8 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:
   prefix = f"{side}/branch/"
   names = [name for name in arrays if name.startswith(prefix)]
-  ids = [f"{side}/{field}" for field in Identities._fields]
-  missing = [f"{prefix}NAME"] * (not names) + [name for name in ids if name not in arrays]
+  person, camera, image = (f"{side}/{field}" for field in ("person_id", "camera_id", "image_id"))
+  missing = [f"{prefix}NAME"] * (not names) + [person] * (person not in arrays)
   if missing:
     has = ", ".join(arrays) or "nothing"
     raise EmbeddingsFileError(f"{', '.join(missing)} is missing; it has {has}, and {_FORMAT}")
@@ -94,9 +105,10 @@ def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:
   if len(set(rows.values())) > 1:
     raise EmbeddingsFileError(f"{prefix}…: as many rows in each are wanted, there are {rows}")
   num_rows = next(iter(rows.values()))
-  return IdentifiedEmbeddings(
-    Embeddings(branches), Identities(*(_ids(arrays[name], num_rows, name) for name in ids))
-  )
+  cameras = arrays.get(camera, np.full(num_rows, NO_CAMERA_ID))
+  who = Identities(_ids(arrays[person], num_rows, person), _ids(cameras, num_rows, camera))
+  image_id = _ids(arrays[image], num_rows, image) if image in arrays else None
+  return IdentifiedEmbeddings(Embeddings(branches), who, image_id)
 
 
 def _vectors(values: np.ndarray, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from magnifier_jax.errors import UserError
 
 JUNK_PERSON_ID = -1
+NO_CAMERA_ID = -1  # nobody knows which it was
 
 _NAMED_CAMERAS = 10
 
@@ -26,7 +27,8 @@ class Identities(NamedTuple):
   Attributes:
     person_id: [N] int32; −1 is junk, which is never matched and never counts. A distractor is any
       person who is in no query (0 in Market-1501).
-    camera_id: [N] int32.
+    camera_id: [N] int32; −1 where it is unknown. `protocol` has a number of the image in its place
+      where cameras are ignored, so that a query ignores its own image alone.
   """
 
   person_id: np.ndarray
@@ -104,7 +106,7 @@ def check_matches(query: Identities, gallery: Identities) -> None:
   Raises:
     EvaluationError: when no query has a match.
   """
-  if not _has_match(query, gallery).any():
+  if not has_match(query, gallery).any():
     raise EvaluationError(
       f"no query has a match: of the {len(query.person_id)} queries, whose cameras are "
       f"{_cameras(query)}, nobody is in the gallery from another camera; its cameras are "
@@ -112,7 +114,7 @@ def check_matches(query: Identities, gallery: Identities) -> None:
     )
 
 
-def _has_match(query: Identities, gallery: Identities) -> np.ndarray:
+def has_match(query: Identities, gallery: Identities) -> np.ndarray:
   """Returns whether another camera saw each query's person, [Q] bool."""
   known = gallery.person_id != JUNK_PERSON_ID
   people, person = np.unique(gallery.person_id[known], return_inverse=True)

@@ -42,8 +42,13 @@ __all__ = [
   "RankingMetrics",
   "evaluate_blocks",
   "evaluate_ranking",
+  "mean_metrics",
   "nearest",
+  "rank_blocks",
+  "rank_embeddings",
 ]
+
+RankedBlocks = Iterator[tuple[int, BlockRanks]]  # of each block of queries: how many, and what
 
 _MAX_RANK = 50  # of CMC
 _SUMMARY_RANKS = (1, 5, 10, 20)
@@ -122,7 +127,28 @@ def evaluate_ranking(
   block_size: int | None = None,
   mesh: Mesh | None = None,
 ) -> RankingMetrics:
-  """Evaluates retrieval by embeddings.
+  """Evaluates retrieval by embeddings; arguments and errors are those of `rank_embeddings`.
+
+  Raises:
+    EvaluationError: if no query has a match, too.
+  """
+  return mean_metrics(
+    rank_embeddings(
+      query_embeddings, gallery_embeddings, query, gallery, block_size=block_size, mesh=mesh
+    )
+  )
+
+
+def rank_embeddings(
+  query_embeddings: np.ndarray,
+  gallery_embeddings: np.ndarray,
+  query: Identities,
+  gallery: Identities,
+  *,
+  block_size: int | None = None,
+  mesh: Mesh | None = None,
+) -> RankedBlocks:
+  """Ranks the matches of all queries by embeddings.
 
   On a mesh the result does not depend on the number of devices. Between a mesh and the CPU's own
   matrix product, distances may differ by their last bits.
@@ -136,9 +162,12 @@ def evaluate_ranking(
     mesh: devices to share the gallery, along the one axis `data`; None for those of this process
       that are no CPU, or else for numpy, which is faster than XLA on CPUs.
 
+  Returns:
+    What `mean_metrics` takes, one block of queries after the other.
+
   Raises:
-    EvaluationError: on embeddings that are not finite, normalised and of one width, on identities
-      of another length, or if no query has a match.
+    EvaluationError: on embeddings that are not finite, normalised and of one width, or on
+      identities of another length.
   """
   query_embeddings = np.asarray(query_embeddings, np.float32)
   gallery_embeddings = np.asarray(gallery_embeddings, np.float32)
@@ -148,18 +177,25 @@ def evaluate_ranking(
   if mesh is None and jax.default_backend() != "cpu":
     mesh = data_mesh(jax.local_devices())
   if mesh is None:
-    ranked = _rank_blocks(distance_blocks(query_embeddings, gallery_embeddings, block_size), index)
-  else:
-    ranked = rank_blocks_on_mesh(query_embeddings, gallery_embeddings, index, mesh, block_size)
-  return _metrics(ranked, index.num_queries)
+    return _rank_blocks(distance_blocks(query_embeddings, gallery_embeddings, block_size), index)
+  return rank_blocks_on_mesh(query_embeddings, gallery_embeddings, index, mesh, block_size)
 
 
 def evaluate_blocks(
-  blocks: Iterable[np.ndarray],
-  query: Identities,
-  gallery: Identities,
+  blocks: Iterable[np.ndarray], query: Identities, gallery: Identities
 ) -> RankingMetrics:
-  """Evaluates retrieval by distances of any origin, such as re-ranked ones.
+  """Evaluates retrieval by distances; arguments and errors are those of `rank_blocks`.
+
+  Raises:
+    EvaluationError: if no query has a match, too.
+  """
+  return mean_metrics(rank_blocks(blocks, query, gallery))
+
+
+def rank_blocks(
+  blocks: Iterable[np.ndarray], query: Identities, gallery: Identities
+) -> RankedBlocks:
+  """Ranks the matches of all queries by distances of any origin, such as re-ranked ones.
 
   Args:
     blocks: [block, G] float32 each, the distances of one block of queries after the other, in 0 to
@@ -167,14 +203,15 @@ def evaluate_blocks(
     query: identities of the queries, in the order of the blocks' rows.
     gallery: identities of the gallery, in the order of the blocks' columns.
 
+  Returns:
+    What `mean_metrics` takes.
+
   Raises:
-    EvaluationError: if the blocks do not cover query × gallery, a distance is not in 0 to 4,
-      or no query has a match.
+    EvaluationError: if the blocks do not cover query × gallery, or a distance is not in 0 to 4.
   """
   query = check_identities(query, len(query.person_id), "query")
   gallery = check_identities(gallery, len(gallery.person_id), "gallery")
-  index = PersonIndex(query, gallery)
-  return _metrics(_rank_blocks(blocks, index), index.num_queries)
+  return _rank_blocks(blocks, PersonIndex(query, gallery))
 
 
 def nearest(
@@ -224,9 +261,7 @@ def _person_index(
   return PersonIndex(query, gallery)
 
 
-def _rank_blocks(
-  blocks: Iterable[np.ndarray], index: PersonIndex
-) -> Iterator[tuple[int, BlockRanks]]:
+def _rank_blocks(blocks: Iterable[np.ndarray], index: PersonIndex) -> RankedBlocks:
   """Yields each block's number of queries and its `BlockRanks`."""
   start = 0
   for block in blocks:
@@ -242,7 +277,12 @@ def _rank_blocks(
     raise EvaluationError(f"distances of {index.num_queries} queries expected, got {start}")
 
 
-def _metrics(ranked_blocks: Iterable[tuple[int, BlockRanks]], num_queries: int) -> RankingMetrics:
+def mean_metrics(ranked_blocks: RankedBlocks) -> RankingMetrics:
+  """Returns the means over all queries of some blocks.
+
+  Raises:
+    EvaluationError: if no query has a match.
+  """
   genuine, impostor = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
   block_scores = []
   for block_size, ranks in ranked_blocks:
@@ -263,7 +303,7 @@ def _metrics(ranked_blocks: Iterable[tuple[int, BlockRanks]], num_queries: int) 
     mINP=float(np.nanmean(scores.inverse_negative_penalty)),
     operating_points=operating_points(genuine, impostor),
     num_queries=int(evaluated.sum()),
-    num_skipped_queries=int(num_queries - evaluated.sum()),
+    num_skipped_queries=int(np.count_nonzero(~evaluated)),
     average_precision=scores.average_precision,
     pair_distances=pair_distances(genuine, impostor),
   )

@@ -20,7 +20,12 @@ from magnifier_jax.evaluation.k_reciprocal import (
   expanded_neighbours,
   nearest_lists,
 )
-from magnifier_jax.evaluation.ranking import RankingMetrics, evaluate_blocks
+from magnifier_jax.evaluation.ranking import (
+  RankedBlocks,
+  RankingMetrics,
+  mean_metrics,
+  rank_blocks,
+)
 
 
 class RerankingOptions(NamedTuple):
@@ -59,10 +64,24 @@ def evaluate_reranked(
   Raises:
     EvaluationError: as `evaluate_ranking` and `reranked_distances`.
   """
+  return mean_metrics(rank_reranked(query_embeddings, gallery_embeddings, query, gallery, options))
+
+
+def rank_reranked(
+  query_embeddings: np.ndarray,
+  gallery_embeddings: np.ndarray,
+  query: Identities,
+  gallery: Identities,
+  options: RerankingOptions = PAPER_OPTIONS,
+) -> RankedBlocks:
+  """Ranks the matches of all queries by re-ranked distances, for `mean_metrics`.
+
+  Arguments and errors are those of `evaluate_reranked`.
+  """
   query = check_identities(query, len(query_embeddings), "query")
   gallery = check_identities(gallery, len(gallery_embeddings), "gallery")
   blocks = reranked_distances(query_embeddings, gallery_embeddings, options)
-  return evaluate_blocks(blocks, query, gallery)
+  return rank_blocks(blocks, query, gallery)
 
 
 def reranked_distances(

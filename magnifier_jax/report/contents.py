@@ -12,6 +12,7 @@ import numpy as np
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.pair_distances import OperatingPoint, PairDistances
+from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.report.published import NOTHING_PUBLISHED, PublishedTable
 
 
@@ -102,6 +103,7 @@ class ReportData:
     num_skipped_queries: queries left out because the gallery has no valid match.
     num_gallery: gallery images searched.
     published: what was published on the same people.
+    rule: what a query is compared with, a sentence.
     notes: what a reader must know of the numbers, a sentence each.
     distances: genuine and impostor pairs.
     operating_points: thresholds at given false-accept rates.
@@ -118,6 +120,7 @@ class ReportData:
   num_skipped_queries: int
   num_gallery: int
   published: PublishedTable = NOTHING_PUBLISHED
+  rule: str = rule_in_words(CROSS_CAMERA, 0)
   notes: tuple[str, ...] = ()
   distances: PairDistances | None = None
   operating_points: tuple[OperatingPoint, ...] = ()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jinja2
 
 from magnifier_jax.body_parts import PARTS
+from magnifier_jax.evaluation.identities import NO_CAMERA_ID
 from magnifier_jax.evaluation.metric_names import HEADINGS
 from magnifier_jax.files.whole_file import write_text
 from magnifier_jax.report import charts as report_charts
@@ -78,6 +79,7 @@ def _environment() -> jinja2.Environment:
   environment.filters |= {
     "percent": _percent,
     "difference": _difference,
+    "camera": _camera,
     "photograph": report_pictures.photograph_uri,
     "paint": report_pictures.paint_parts,
   }
@@ -117,6 +119,10 @@ def _percent(fraction: float | None) -> str:
   if fraction is None or math.isnan(fraction):
     return _MISSING
   return f"{100 * fraction:.1f}"
+
+
+def _camera(camera_id: int) -> str:
+  return "camera unknown" if camera_id == NO_CAMERA_ID else f"camera {camera_id}"
 
 
 def _difference(points: float) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from magnifier_jax.config import Config
+from magnifier_jax.config import Config, EvaluationConfig
+from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.report.published import PublishedTable, joined_names, published_table
 from magnifier_jax.workdir.checkpoints import RunRecord
 
@@ -54,6 +55,22 @@ class Provenance(NamedTuple):
     """Whether the embedding of the mirror image was added."""
     return self.settings["evaluation"]["flip"]
 
+  @property
+  def camera_rule(self) -> str:
+    """Which rule about cameras it was measured by."""
+    return self.settings["evaluation"].get("camera_rule", CROSS_CAMERA)
+
+  def rule(self) -> str:
+    """Returns that rule as a sentence."""
+    draws = self.settings["evaluation"].get("single_shot_draws", 0)
+    return rule_in_words(self.camera_rule, draws)
+
+  def ranked_by(self, config: EvaluationConfig) -> "Provenance":
+    """Returns this for saved embeddings that are ranked by another rule."""
+    ranking = {"camera_rule": config.camera_rule, "single_shot_draws": config.single_shot_draws}
+    evaluation = {**self.settings["evaluation"], **ranking}
+    return self._replace(settings={**self.settings, "evaluation": evaluation})
+
   def head(self) -> dict[str, Any]:
     """Returns what `metrics.json` says beside the accuracies."""
     return {
@@ -62,13 +79,14 @@ class Provenance(NamedTuple):
       "trained_on": self.trained_on,
       "step": self.step,
       "flip": self.flip,
+      "camera_rule": self.camera_rule,
       "validation_people": self.validation_people,
       "checkpoint_chosen_on": self.chosen_on,
     }
 
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
-    return published_table(self.test_set, self.validation_people, self.trained_on)
+    return published_table(self.test_set, self.validation_people, self.trained_on, self.camera_rule)
 
   def notes(self) -> list[str]:
     """Returns what a reader of the accuracies must know, a sentence each."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from magnifier_jax.config import ConfigError
+from magnifier_jax.evaluation.protocol import CROSS_CAMERA
 from magnifier_jax.files.own_configs import configs_folder
 
 _FILE = "published.toml"
@@ -64,7 +65,10 @@ def joined_names(datasets: str | Sequence[str]) -> str:
 
 
 def published_table(
-  dataset: str, validation_people: int = 0, trained_on: str | Sequence[str] | None = None
+  dataset: str,
+  validation_people: int = 0,
+  trained_on: str | Sequence[str] | None = None,
+  camera_rule: str = CROSS_CAMERA,
 ) -> PublishedTable:
   """Returns the published accuracies that may stand beside those of a run.
 
@@ -73,12 +77,15 @@ def published_table(
     validation_people: on whom the run was measured; 0 for the test people, whom alone published
       numbers are of.
     trained_on: the data set that the run was trained on, or all of them; None: the same one.
+    camera_rule: that the run was measured by; published numbers are of `CROSS_CAMERA`.
 
   Raises:
     ConfigError: when the file of published numbers is missing or damaged.
   """
   if validation_people:
     return PublishedTable({}, "published numbers are of the test people, these are not")
+  if camera_rule != CROSS_CAMERA:
+    return PublishedTable({}, f"published numbers are of camera_rule={CROSS_CAMERA}, these are not")
   key = dataset
   if trained_on not in (None, dataset):
     key = f"{joined_names(trained_on)} -> {dataset}"

@@ -13,7 +13,8 @@ import numpy as np
 
 from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.data.image_files import decode_image, decode_part_labels
-from magnifier_jax.embed_dataset import TestEmbeddings, identities
+from magnifier_jax.embed_dataset import TestEmbeddings
+from magnifier_jax.evaluation.protocol import SINGLE_SHOT, Protocol
 from magnifier_jax.evaluation.ranking import Nearest, RankingMetrics, nearest
 from magnifier_jax.report.contents import (
   PartOverlay,
@@ -39,6 +40,7 @@ def report_data(
   source: Provenance,
   workdir: Path,
   dataset: ReidDataset,
+  protocol: Protocol,
   embeddings: TestEmbeddings,
   results: Mapping[str, RankingMetrics],
   query_parts: np.ndarray | None,
@@ -49,6 +51,7 @@ def report_data(
     source: which network it is, and on whom it was measured.
     workdir: whose `metrics.jsonl` has the curves.
     dataset: the images.
+    protocol: by which they were measured.
     embeddings: of both splits.
     results: {row: metrics}; the first is of the whole embedding.
     query_parts: parts predicted on the first queries, [n, h, w] uint8; None without a head for it.
@@ -57,6 +60,7 @@ def report_data(
   published = source.published()
   return ReportData(
     title=_title(source),
+    rule=source.rule(),
     notes=tuple(source.notes()),
     facts=_facts(source, workdir),
     results=tuple(
@@ -70,7 +74,7 @@ def report_data(
     distances=metrics.pair_distances.joined(_BINS_JOINED),
     operating_points=metrics.operating_points,
     training_log=read_records(workdir),
-    queries=_query_cases(dataset, embeddings, metrics.average_precision),
+    queries=_query_cases(dataset, protocol, embeddings, metrics.average_precision),
     overlays=_overlays(dataset.query, query_parts),
   )
 
@@ -121,9 +125,17 @@ def _first_weights(workdir: Path) -> str:
 
 
 def _query_cases(
-  dataset: ReidDataset, embeddings: TestEmbeddings, average_precision: np.ndarray
+  dataset: ReidDataset,
+  protocol: Protocol,
+  embeddings: TestEmbeddings,
+  average_precision: np.ndarray,
 ) -> tuple[QueryCase, ...]:
-  """Returns the best, the median and the worst queries, by average precision, then by order."""
+  """Returns the best, the median and the worst queries, by average precision, then by order.
+
+  With galleries that are drawn there are none: a query has another list in each draw.
+  """
+  if protocol.rule == SINGLE_SHOT:
+    return ()
   evaluated = np.flatnonzero(~np.isnan(average_precision))
   order = evaluated[np.argsort(-average_precision[evaluated], kind="stable")]
   middle = max(0, len(order) // 2 - _CASES // 2)
@@ -133,12 +145,12 @@ def _query_cases(
     "worst": order[::-1][:_CASES],
   }
   chosen = np.concatenate(list(rows.values()))
-  everyone = identities(dataset.query)
+  everyone = protocol.query
   found = nearest(
     embeddings.query.whole()[chosen],
     embeddings.gallery.whole(),
     type(everyone)(everyone.person_id[chosen], everyone.camera_id[chosen]),
-    identities(dataset.gallery),
+    protocol.gallery,
     min(_RESULTS, len(dataset.gallery)),
   )
   kinds = [kind for kind, indices in rows.items() for _ in indices]

@@ -52,13 +52,16 @@ class Sample(NamedTuple):
   part_labels: np.ndarray | None  # (H, W) uint8
 
 
-def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
+def check_data(
+  config: DataConfig, page: Path, overwrite: bool = False, camera_rule: str = "cross_camera"
+) -> bool:
   """Prints what a data set holds and what is wrong with it, and writes a page of samples.
 
   Args:
     config: of the data.
     page: HTML file to write.
     overwrite: whether a file there is replaced that is no such page.
+    camera_rule: of the evaluation, which says what a match is.
 
   Returns:
     Whether one can train.
@@ -77,7 +80,7 @@ def check_data(config: DataConfig, page: Path, overwrite: bool = False) -> bool:
   check_writable(page)  # reading everything takes a while
   manual_dir = user_path(config.manual_dir)
   check_new(page, overwrite, written_by=_TITLE)
-  result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress)
+  result = inspection.inspect(builder, manual_dir, config, _SAMPLES, _show_progress, camera_rule)
   makers = list(_part_label_makers(builder, manual_dir, result))
   try:
     write_text(page, _render(config, builder, result, makers))
@@ -228,7 +231,8 @@ def main(argv: Sequence[str]) -> int:
   )
   options, overrides = parser.parse_known_args(argv)
   config = load_config(options.config, overrides)
-  return 0 if check_data(config.data, options.page, options.overwrite) else 1
+  camera_rule = config.evaluation.camera_rule
+  return 0 if check_data(config.data, options.page, options.overwrite, camera_rule) else 1
 
 
 def cli() -> None:

@@ -8,6 +8,7 @@ import pytest
 from magnifier_jax.config import ConfigError
 from magnifier_jax.data import dataset, validation_people
 from magnifier_jax.data.pipeline import evaluation_batches, train_batches
+from magnifier_jax.data.records import SplitIndex
 
 from .noise_tree import write_tree
 
@@ -43,6 +44,15 @@ def test_the_seed_of_the_run_does_not_choose_the_people(make_config, tmp_path):
   write_tree(tmp_path, train_images=(4,) * 12)
   chosen = [set(_load(make_config, 3, seed=seed).query.person_id) for seed in (0, 1)]
   assert chosen[0] == chosen[1]
+
+
+def test_images_of_unknown_cameras_count_as_of_different_ones():
+  person_id = np.array([5, 6, 6, 7, 7, 7, 8])
+  unknown = np.full(7, -1)
+  index = SplitIndex(person_id, unknown, [""] * 7)
+  assert set(validation_people.held_back(index, 2)) == {6, 7}  # who has a query and a match
+  is_query = validation_people.query_rows(person_id[1:6], unknown[1:6])
+  assert is_query.tolist() == [True, False, True, False, False]
 
 
 def test_every_query_has_a_match_from_another_camera():

@@ -43,6 +43,7 @@ def test_what_is_written_is_read(tmp_path: Path):
   save_embeddings(tmp_path / "a.npz", saved)
   read = load_embeddings(tmp_path / "a.npz")
   assert read.provenance == saved.provenance
+  assert read.query.image_id is None
   for ours, theirs in zip(read[:2], saved[:2], strict=True):
     assert list(ours.embeddings.branches) == ["global", "fusion"]
     for name, vectors in theirs.embeddings.branches.items():
@@ -60,6 +61,19 @@ def test_other_types_of_numbers_are_converted(tmp_path: Path, arrays: Arrays, dt
   assert query.embeddings.branches["global"].dtype == np.float32
   np.testing.assert_array_equal(query.embeddings.branches["global"], values)
   assert query.identities.person_id.dtype == np.int32
+
+
+def test_cameras_and_numbers_of_images_may_be_missing(tmp_path: Path, arrays: Arrays):
+  del arrays["query/camera_id"], arrays["gallery/camera_id"]
+  for branch in ("global", "fusion"):
+    arrays[f"gallery/branch/{branch}"][1] = arrays[f"query/branch/{branch}"][2]
+  arrays["gallery/branch/global"][3] = arrays["query/branch/global"][0]  # one branch of two
+  np.savez(tmp_path / "a.npz", **arrays)
+  saved = load_embeddings(tmp_path / "a.npz")
+  assert set(saved.query.identities.camera_id) == {-1}
+  query, gallery = saved.images()  # by the vectors of all branches
+  same = query[:, None] == gallery[None]
+  assert np.argwhere(same).tolist() == [[2, 1]]
 
 
 def change(name: str, index: tuple, value: float) -> Callable[[Arrays], None]:
@@ -95,9 +109,9 @@ GALLERY = "gallery/branch/global"
     (lambda arrays: arrays.pop(GALLERY), "the gallery {'fusion': 3}"),
     (
       lambda arrays: [arrays.pop(name) for name in list(arrays) if "query/" in name],
-      "query/branch/NAME, query/person_id, query/camera_id is missing; it has gallery/branch",
+      "query/branch/NAME, query/person_id is missing; it has gallery/branch",
     ),
-    (lambda arrays: arrays.pop("gallery/camera_id"), "gallery/camera_id is missing; it has query"),
+    (lambda arrays: arrays.pop("gallery/person_id"), "gallery/person_id is missing; it has query"),
     (lambda arrays: arrays.clear(), "it has nothing, and docs/evaluation.md says"),
     (put("query/person_id", [1, 2]), "query/person_id: one whole number for each of the 3 rows"),
     (put("query/person_id", [1.0, 2.0, 3.0]), "got float64 of shape (3,)"),

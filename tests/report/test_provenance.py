@@ -34,6 +34,7 @@ def test_the_newest_checkpoint_on_the_test_people_needs_no_word():
     "trained_on": "cuhk03_np/labeled",
     "step": 40,
     "flip": False,
+    "camera_rule": "cross_camera",
     "validation_people": 0,
     "checkpoint_chosen_on": "",
   }

@@ -39,6 +39,12 @@ def test_validation_people_have_none():
   assert why == "published numbers are of the test people, these are not"
 
 
+def test_other_rules_about_cameras_have_none():
+  rows, why = published_table("cuhk03_np/labeled", camera_rule="ignore")
+  assert not rows
+  assert why == "published numbers are of camera_rule=cross_camera, these are not"
+
+
 def test_reranked_results_have_a_row_of_their_own():
   table = published_table("cuhk03_np/labeled")
   config = get_config().to_dict()

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 from magnifier_jax.data.datasets.file_builder import ListedImage
-from magnifier_jax.data.records import SPLITS, SourceError
+from magnifier_jax.data.records import NO_CAMERA_ID, SPLITS, SourceError
 from magnifier_jax.files.user_path import user_path
 
 _COLUMNS = ("image", "person", "camera", "split")
+_CAMERA_COLUMN = "camera"  # it may be missing: then the cameras are unknown
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write what their country's settings say
 _CAMERA = re.compile(r"c?(\d{1,99})")
 _PERSON = re.compile(r"-?\d{1,99}")
@@ -23,7 +24,7 @@ def read_table(table: Path) -> dict[str, list[ListedImage]]:
 
   Args:
     table: with the columns image (a path: below the table's folder, absolute, or with `~`), person,
-      camera and split, in any order and beside any others.
+      split and, where it is known, camera, in any order and beside any others.
 
   Returns:
     The images of each of `SPLITS`, in the order of the rows.
@@ -55,26 +56,31 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
   delimiter = max(_DELIMITERS, key=heading.count)
   reader = csv.reader(file, delimiter=delimiter)
   names = [name.strip().lower() for name in next(reader, [])]
-  missing = [name for name in _COLUMNS if name not in names]
+  has_cameras = _CAMERA_COLUMN in names
+  missing = [name for name in _COLUMNS if name not in (*names, _CAMERA_COLUMN)]
   if missing:
     raise SourceError(
       f"{table}: column {missing[0]!r} missing; the columns are {', '.join(_COLUMNS)}, divided by "
       f"commas, semicolons or tabs, but the first line is {heading.strip()[:80]!r}"
     )
-  places = [names.index(name) for name in _COLUMNS]
+  places = [names.index(name) if name in names else len(names) for name in _COLUMNS]
   shown, folder = os.fspath(table), os.fspath(table.parent)
   for row in reader:
     if row:
       cells = [row[place].strip() if place < len(row) else "" for place in places]
+      if not has_cameras:
+        cells[_COLUMNS.index(_CAMERA_COLUMN)] = None
       yield reader.line_num, *_read_row(cells, folder, shown, reader.line_num)
 
 
-def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str, ListedImage]:
+def _read_row(
+  cells: list[str | None], folder: str, table: str, line: int
+) -> tuple[str, ListedImage]:
   path, person, camera, split = cells
-  camera_number = _CAMERA.fullmatch(camera)
+  camera_id = NO_CAMERA_ID if camera is None else _camera_id(camera)
   if split not in SPLITS:
     raise SourceError(f"{table}: line {line}: split {split!r} is none of {', '.join(SPLITS)}")
-  if not _PERSON.fullmatch(person) or camera_number is None:
+  if not _PERSON.fullmatch(person) or camera_id is None:
     raise SourceError(
       f"{table}: line {line}: person {person!r} and camera {camera!r} must be whole numbers"
     )
@@ -83,7 +89,12 @@ def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str
   # There may be a million rows, and few of them need the library's way.
   is_below = path[0] not in "/~"
   file = f"{folder}/{path}" if is_below else os.path.join(folder, user_path(path))
-  return split, ListedImage(file, path, int(person), int(camera_number[1]))
+  return split, ListedImage(file, path, int(person), camera_id)
+
+
+def _camera_id(camera: str) -> int | None:
+  number = _CAMERA.fullmatch(camera)
+  return None if number is None else int(number[1])
 
 
 def _check_listed_again(

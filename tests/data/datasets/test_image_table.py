@@ -6,7 +6,7 @@ import pytest
 
 from magnifier_jax.data import dataset
 from magnifier_jax.data.datasets.image_table import read_table
-from magnifier_jax.data.records import SourceError
+from magnifier_jax.data.records import NO_CAMERA_ID, SourceError
 from tests.data.noise_tree import write_images
 
 _ROWS = (("a.jpg", 1, 1, "train"), ("q.jpg", 2, 1, "query"), ("g.jpg", 2, 2, "gallery"))
@@ -36,6 +36,19 @@ def test_columns_may_be_divided_as_the_country_has_it(tmp_path, delimiter, encod
   table = _write(tmp_path, _text(rows, delimiter, heading), encoding=encoding)
   listed = {split: [i[1:] for i in images] for split, images in read_table(table).items()}
   assert listed == {row[-1]: [row[:3]] for row in _ROWS}
+
+
+def test_a_table_may_lack_cameras(tmp_path):
+  rows = [(*row[:2], row[3]) for row in _ROWS]
+  table = _write(tmp_path, _text(rows, heading="image,person,split"))
+  listed = {split: [i[1:] for i in images] for split, images in read_table(table).items()}
+  assert listed == {row[-1]: [(*row[:2], NO_CAMERA_ID)] for row in _ROWS}
+
+
+def test_a_table_with_cameras_names_each(tmp_path):
+  table = _write(tmp_path, _text([*_ROWS, ("x.jpg", 4, "", "train")]))
+  with pytest.raises(SourceError, match=r"line 5: person '4' and camera '' must be whole numbers"):
+    read_table(table)
 
 
 @pytest.mark.parametrize("text", ["", "a.jpg,1,1,train\n", "image|person|camera|split\n"])
