@@ -69,6 +69,7 @@ def _defaults() -> ConfigDict:
         "identities_per_batch": 16,
         "images_per_identity": 4,
         "part_label_resize": "nearest",
+        "mixing": "proportional",
         "missing_part_labels": "refuse",
         "validation_people": 0,
         "pixel_mean": (123.675, 116.28, 103.53),

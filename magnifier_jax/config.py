@@ -51,6 +51,7 @@ def check_path(name: str, value: str, when_empty: str | None = None) -> None:
     raise ConfigError(f"{name}: must name a folder; got {value!r}")
 
 
+MISSING_PART_LABELS = ("refuse", "background", "bands")
 Probability = Annotated[float, Range(0.0, 1.0)]
 NonNegative = Annotated[float, Range(0.0)]
 Positive = Annotated[int, Range(1)]
@@ -148,7 +149,8 @@ class DataConfig:
   identities_per_batch: Annotated[int, Range(1)]  # P
   images_per_identity: Annotated[int, Range(1)]  # K
   part_label_resize: Literal["nearest", "bilinear"]
-  missing_part_labels: Literal["refuse", "background", "bands"]  # for training images without any
+  mixing: Literal["proportional", "equal", "one_dataset"]  # of several data sets in the batches
+  missing_part_labels: Names  # for training images without any; a tuple has one a data set
   validation_people: Annotated[int, Range(0)]  # of training, in place of the test people; 0: none
   pixel_mean: Annotated[tuple[float, float, float], Range(0.0, 255.0)]  # RGB, of 0…255
   pixel_std: Annotated[tuple[float, float, float], Range(1e-3, 255.0)]
@@ -160,6 +162,7 @@ class DataConfig:
     for name in self.datasets:
       if self.datasets.count(name) > 1:
         raise ConfigError(f"dataset: {name!r} is listed twice; name each data set once")
+    self._check_missing_part_labels()
     check_path("manual_dir", self.manual_dir)
     check_path("data_dir", self.data_dir, "TFDS's own default")
     if any(size % 32 for size in self.image_size_hw):
@@ -168,6 +171,26 @@ class DataConfig:
       )
     check_pixel_scale("pixel_mean", self.pixel_mean)
     check_pixel_scale("pixel_std", self.pixel_std)
+
+  def _check_missing_part_labels(self) -> None:
+    rules = self.missing_part_labels
+    for rule in (rules,) if isinstance(rules, str) else rules:
+      if rule not in MISSING_PART_LABELS:
+        raise ConfigError(
+          f"missing_part_labels: must be one of {', '.join(MISSING_PART_LABELS)}; got {rule!r}"
+        )
+    if not isinstance(rules, str) and len(rules) != len(self.datasets):
+      raise ConfigError(
+        f"missing_part_labels: {len(rules)} rules for {len(self.datasets)} data sets; name one for "
+        "each, or one for all"
+      )
+
+  def of(self, dataset: str) -> "DataConfig":
+    """Returns the config of one data set of several, with its own rule, or of another."""
+    rule = self.missing_part_labels
+    if not isinstance(rule, str):
+      rule = rule[self.datasets.index(dataset)]
+    return dataclasses.replace(self, dataset=dataset, missing_part_labels=rule)
 
   @property
   def datasets(self) -> tuple[str, ...]:
@@ -272,7 +295,7 @@ class Config:
 
   def on(self, dataset: str) -> "Config":
     """Returns the config of one data set of several, or of another."""
-    return dataclasses.replace(self, data=dataclasses.replace(self.data, dataset=dataset))
+    return dataclasses.replace(self, data=self.data.of(dataset))
 
   def to_dict(self) -> dict[str, Any]:
     """Returns nested plain dicts, tuples and scalars, for storing beside a checkpoint."""

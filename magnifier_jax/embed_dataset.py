@@ -52,6 +52,7 @@ class DatasetEmbedder:
     EvaluationError: when no query has a match, so that nothing could be evaluated.
 
   Attributes:
+    dataset: the data set.
     protocol: of the test of these people.
   """
 
@@ -60,7 +61,7 @@ class DatasetEmbedder:
     self.protocol = _protocol(dataset, config.evaluation)
     self.protocol.check()
     self._config = config
-    self._dataset = dataset
+    self.dataset = dataset
     self._mesh = mesh
     self._network = network
     self._embed_batch = _compiled_embedding(network, mesh, flip=config.evaluation.flip)
@@ -70,7 +71,7 @@ class DatasetEmbedder:
     return TestEmbeddings(
       *(
         self._embed_split(split, params, batch_stats)
-        for split in (self._dataset.query, self._dataset.gallery)
+        for split in (self.dataset.query, self.dataset.gallery)
       )
     )
 
@@ -88,11 +89,11 @@ class DatasetEmbedder:
       return None if logits is None else logits.argmax(axis=-1).astype(jnp.uint8)
 
     on_all = mesh_lib.replicated(self._mesh)
-    batch = next(self._batches(self._dataset.query))
+    batch = next(self._batches(self.dataset.query))
     options = mesh_lib.compiler_options(self._mesh, network.dtype, train=False)
     compiled = jax.jit(predict, out_shardings=on_all, compiler_options=options)
     parts = compiled(params, batch_stats, batch.image)
-    return None if parts is None else np.asarray(parts)[: len(self._dataset.query)]
+    return None if parts is None else np.asarray(parts)[: len(self.dataset.query)]
 
   def _embed_split(self, split: ReidSplit, params: Tree, batch_stats: Tree) -> Embeddings:
     progress = Progress(len(split))

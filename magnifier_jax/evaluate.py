@@ -64,7 +64,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, Mapping[str, Ran
   if config.evaluation.embeddings:
     return _evaluate_saved(config, workdir)
   # All of them first: what is wrong with the last one need not be known after hours.
-  datasets = [dataset_lib.load(config.on(name).data) for name in config.data.datasets]
+  datasets = [dataset_lib.load(config.data.of(name)) for name in config.data.datasets]
   trained = open_trained_network(workdir, config.evaluation.checkpoint, config)
   say(f"checkpoint of step {trained.step} in {workdir / 'checkpoints'}")
   _say_whose_network(config, trained.config)

@@ -10,8 +10,9 @@
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.dataset import ReidDataset
 from magnifier_jax.data.pipeline import train_batches, train_sampler
+from magnifier_jax.data.training_set import TrainingSet, training_set
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.preemption import Preempted, Preemption
 from magnifier_jax.embed_dataset import DatasetEmbedder, TestEmbeddings
@@ -50,6 +52,7 @@ from magnifier_jax.workdir.checkpoints import (
 )
 from magnifier_jax.workdir.lock import locked
 from magnifier_jax.workdir.metrics_log import MetricsLog, Progress, flatten, say
+from magnifier_jax.workdir.training_data import write_training_data
 
 
 class DivergenceError(UserError):
@@ -65,7 +68,7 @@ def train(config: Config, workdir: Path, preemption: Preemption | None = None) -
     preemption: tells when to save and leave; None: never.
 
   Returns:
-    The metrics of the trained network on the test people.
+    The metrics of the trained network on the test people; of several data sets, the first one's.
 
   Raises:
     DivergenceError: on a loss that is not finite; the last checkpoint stays.
@@ -91,13 +94,14 @@ def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
   mesh_lib.check_batch_size(
     config.data.batch_size, mesh, "config.data: identities_per_batch × images_per_identity"
   )
-  dataset = dataset_lib.load(config.data)
-  for note in train_sampler(dataset, config).notes():
+  datasets = [dataset_lib.load(config.data.of(name)) for name in config.data.datasets]
+  training = training_set(datasets)
+  for note in train_sampler(training, config).notes():
     say(f"note: {note}")
-  epoch = steps_per_epoch(config, dataset)
-  trainer = create_trainer(config, dataset.train.num_people, epoch, mesh)
-  embedder = DatasetEmbedder(config, dataset, trainer.network, mesh)
-  return _Run(config, workdir, preemption, mesh, dataset, epoch, trainer, embedder)
+  epoch = steps_per_epoch(config, training)
+  trainer = create_trainer(config, training.train.num_people, epoch, mesh)
+  tests = tuple(DatasetEmbedder(config, dataset, trainer.network, mesh) for dataset in datasets)
+  return _Run(config, workdir, preemption, mesh, training, epoch, trainer, tests)
 
 
 @dataclasses.dataclass
@@ -108,10 +112,10 @@ class _Run:
   workdir: Path  # is there, and locked, while `run` runs
   preemption: Preemption
   mesh: Mesh
-  dataset: ReidDataset
+  training: TrainingSet
   steps_per_epoch: int
-  trainer: Trainer  # for as many people as the data set has
-  embedder: DatasetEmbedder  # of the trainer's network, on the data set
+  trainer: Trainer  # for as many people as are trained on
+  tests: tuple[DatasetEmbedder, ...]  # of the trainer's network, on each data set
   checkpoints: Checkpoints = dataclasses.field(init=False)  # opened by `run`
   log: MetricsLog = dataclasses.field(init=False)  # opened by `run`
 
@@ -121,7 +125,7 @@ class _Run:
 
   @property
   def record(self) -> RunRecord:
-    return run_record(self.config, self.dataset.train.num_people, self.steps_per_epoch)
+    return run_record(self.config, self.training.train.num_people, self.steps_per_epoch)
 
   def run(self) -> RankingMetrics:
     """Restores, trains, saves and evaluates, in that order; then shows the results."""
@@ -129,32 +133,44 @@ class _Run:
     state = self._restore_or_init()
     first_step = int(state.step)
     _write_config(self.workdir, self.record)
+    write_training_data(self.workdir, list(map(str, self.training.counts)))
     evaluated = self.checkpoints.metrics(first_step) is not None
     self.log = MetricsLog(self.workdir, first_step, evaluated)
     say(self._describe(first_step))
-    embeddings = untrained = None
+    evaluation = untrained = None
     if first_step == 0 and self.config.evaluation.initial:
-      untrained, _ = self._evaluate(state, "untrained")
+      untrained = self._evaluate(state, "untrained")
     if first_step > 0 and not evaluated and self._is_evaluation_due(first_step):
       # The run was stopped after it had saved this step and before it knew the metrics.
-      embeddings = self._evaluate_checkpoint(state)
+      evaluation = self._evaluate_checkpoint(state)
     for trained in self._train_from(state, first_step):
       state = trained
       self._save(state)
-      embeddings = self._evaluate_checkpoint(state)
+      evaluation = self._evaluate_checkpoint(state)
     self.checkpoints.close()
     self.log.close()
-    if embeddings is None:
-      embeddings = self.embedder.embeddings(state.params, state.batch_stats)
-    source = provenance(self.config, self.record, int(state.step), chosen=False)
-    results = publish(
-      self.config, source, self.workdir, self.dataset, self.embedder, state, embeddings
-    )
-    metrics = next(iter(results.values()))
+    metrics = self._publish(state, evaluation)
     if untrained is not None:
-      say(f"\nuntrained  {format_summary(untrained)}")
-    say(f"trained    {format_summary(metrics)}")
-    return metrics
+      say(f"\nuntrained  {format_summary(untrained.means())}")
+    say(f"trained    {format_summary(_means(list(metrics.values())))}")
+    return next(iter(metrics.values()))
+
+  def _publish(
+    self, state: TrainState, evaluated: "_Evaluation | None"
+  ) -> Mapping[str, RankingMetrics]:
+    """Shows the results of the last state on each data set; returns the whole embedding's."""
+    found = {}
+    for test in self.tests:
+      name = test.dataset.name
+      config = self.config.on(name)
+      if evaluated is None:
+        embeddings = test.embeddings(state.params, state.batch_stats)
+      else:
+        embeddings = evaluated.embeddings[name]
+      source = provenance(config, self.record, int(state.step), chosen=False)
+      results = publish(config, source, self.workdir, test.dataset, test, state, embeddings)
+      found[name] = next(iter(results.values()))
+    return found
 
   def _restore_or_init(self) -> TrainState:
     latest = self.checkpoints.intact_step()
@@ -171,7 +187,7 @@ class _Run:
   def _train_from(self, state: TrainState, first_step: int) -> Iterator[TrainState]:
     """Trains; yields the state whenever it is time to save, and at the end."""
     batches = train_batches(
-      self.dataset,
+      self.training,
       self.config,
       first_step,
       self.num_steps,
@@ -216,11 +232,11 @@ class _Run:
       raise Preempted(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from it")
     self.preemption.release(self.checkpoints.wait)
 
-  def _evaluate_checkpoint(self, state: TrainState) -> TestEmbeddings:
+  def _evaluate_checkpoint(self, state: TrainState) -> "_Evaluation":
     step = int(state.step)
-    metrics, embeddings = self._evaluate(state, f"epoch {step // self.steps_per_epoch}")
-    self.checkpoints.record(step, metrics.summary())
-    return embeddings
+    evaluation = self._evaluate(state, f"epoch {step // self.steps_per_epoch}")
+    self.checkpoints.record(step, evaluation.means())
+    return evaluation
 
   def _finish(self, in_flight: tuple[int, StepMetrics] | None, progress: Progress) -> None:
     """Checks one step's losses, and logs them where it is time."""
@@ -275,22 +291,33 @@ class _Run:
       "config.optimizer.warmup_epochs."
     )
 
-  def _evaluate(self, state: TrainState, when: str) -> tuple[RankingMetrics, TestEmbeddings]:
-    say(
-      f"evaluating ({when}): {len(self.dataset.query)} queries, "
-      f"{len(self.dataset.gallery)} gallery images"
-    )
-    embeddings = self.embedder.embeddings(state.params, state.batch_stats)
-    metrics = self.embedder.protocol.evaluate(*(side.whole() for side in embeddings))
-    summary = metrics.summary()
-    self.log.write(int(state.step), {f"eval/{name}": value for name, value in summary.items()})
-    say(f"{when}: {format_summary(metrics)}")
-    return metrics, embeddings
+  def _evaluate(self, state: TrainState, when: str) -> "_Evaluation":
+    """Embeds and ranks the test people of each data set, and logs the means over data sets."""
+    embeddings, metrics = {}, {}
+    for test in self.tests:
+      name = test.dataset.name
+      where = f", {name}" * (len(self.tests) > 1)
+      say(
+        f"evaluating ({when}{where}): {len(test.dataset.query)} queries, "
+        f"{len(test.dataset.gallery)} gallery images"
+      )
+      embeddings[name] = test.embeddings(state.params, state.batch_stats)
+      metrics[name] = test.protocol.evaluate(*(side.whole() for side in embeddings[name]))
+      say(f"{when}{where}: {format_summary(metrics[name].summary())}")
+    evaluation = _Evaluation(embeddings, metrics)
+    scalars = {f"eval/{name}": value for name, value in evaluation.means().items()}
+    if len(self.tests) > 1:
+      for name, found in metrics.items():
+        scalars |= {f"eval/{name}/{metric}": value for metric, value in found.summary().items()}
+    self.log.write(int(state.step), scalars)
+    return evaluation
 
   def _describe(self, first_step: int) -> str:
-    train = self.dataset.train
+    train = self.training.train
     devices = jax.devices()
+    parts = "".join(f"  {count}\n" for count in self.training.counts)
     return (
+      f"{parts if len(self.tests) > 1 else ''}"
       f"{self.config.name}: {len(train)} images of {train.num_people} people, "
       f"{self.config.data.batch_size} a batch, {self.steps_per_epoch} steps an epoch, "
       f"{self.num_steps - first_step} steps to go on {len(devices)} {devices[0].platform} "
@@ -298,21 +325,40 @@ class _Run:
     )
 
 
-def steps_per_epoch(config: Config, dataset: ReidDataset) -> int:
+class _Evaluation(NamedTuple):
+  """What one evaluation found, by data set."""
+
+  embeddings: Mapping[str, TestEmbeddings]
+  metrics: Mapping[str, RankingMetrics]  # of the whole embedding
+
+  def means(self) -> dict[str, float]:
+    """Returns the summary; of several data sets each number's mean, by which the best is chosen."""
+    return _means(list(self.metrics.values()))
+
+
+def _means(metrics: Sequence[RankingMetrics]) -> dict[str, float]:
+  """Returns the mean of each number of the summaries, of those numbers that all have."""
+  summaries = [found.summary() for found in metrics]
+  if len(summaries) == 1:
+    return summaries[0]
+  names = [name for name in summaries[0] if all(name in summary for summary in summaries)]
+  return {name: float(np.mean([summary[name] for summary in summaries])) for name in names}
+
+
+def steps_per_epoch(config: Config, dataset: ReidDataset | TrainingSet) -> int:
   """Returns `config.training.steps_per_epoch`, or training images // batch size where it is 0."""
   automatic = max(1, len(dataset.train) // config.data.batch_size)
   return config.training.steps_per_epoch or automatic
 
 
-def format_summary(metrics: RankingMetrics) -> str:
-  """Returns the numbers that matter most, in percent, on one line."""
-  summary = metrics.summary()
+def format_summary(summary: Mapping[str, float]) -> str:
+  """Returns the numbers that matter most of `RankingMetrics.summary`, in percent, on one line."""
   names = ("rank1", "rank5", "rank10", "mAP", "mINP")
   line = "  ".join(
     f"{HEADINGS[name]} {100 * summary[name]:.1f} %" for name in names if name in summary
   )
-  if metrics.num_skipped_queries:
-    line += f"  ({metrics.num_skipped_queries} queries without a match left out)"
+  if summary["num_skipped_queries"]:
+    line += f"  ({summary['num_skipped_queries']:g} queries without a match left out)"
   return line
 
 

@@ -1,4 +1,5 @@
-"""Five updates and an evaluation of a shallow network on noise images, on any number of devices.
+"""Five updates and an evaluation of a shallow network on two data sets of noise images, on any
+number of devices.
 
 As a program it is one of the processes that `launch/local.sh` starts.
 """
@@ -16,6 +17,7 @@ from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.data.pipeline import train_batches
+from magnifier_jax.data.training_set import training_set
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.devices.joining import join
 from magnifier_jax.devices.processes import Launch
@@ -24,7 +26,9 @@ from magnifier_jax.evaluation.ranking import evaluate_ranking
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import create_trainer
 from magnifier_jax.workdir.checkpoints import Checkpoints, abstract_state, run_record
+from tests.data.noise_tree import write_images, write_tree
 
+FIRST, SECOND = "cuhk03_np/labeled", "image_list/second"
 NUM_PEOPLE, STEPS_PER_EPOCH, NUM_STEPS = 4, 100, 5
 RESULT = "RESULT "
 
@@ -36,11 +40,21 @@ class Trained(NamedTuple):
   state: TrainState
 
 
+def write_data_sets(manual_dir: Path) -> None:
+  """Writes two people to train on into each data set; the first has four to test on."""
+  write_tree(manual_dir, train_images=(4, 4), test_people=4)
+  images = [f"train/{person}_c{1 + i % 2}_{i}.png" for person in (10, 13) for i in range(4)]
+  images += ["query/1_c1_1.png", "gallery/1_c2_1.png"]
+  write_images(manual_dir / "second", images, manual_dir / "second_ps_label")
+
+
 def make_config(manual_dir: Path, dtype: str) -> Config:
   """Returns the config of a batch of 8 images, 32 × 32, which 8 devices divide."""
   config = get_config("small")
   config.dtype = dtype
   config.data.update(
+    dataset=f"('{FIRST}', '{SECOND}')",
+    mixing="equal",
     manual_dir=str(manual_dir),
     data_dir=str(manual_dir / "prepared"),
     image_size_hw=(32, 32),
@@ -65,7 +79,8 @@ class Run:
 
   def __init__(self, config: Config, mesh: Mesh):
     self.config, self.mesh = config, mesh
-    self.dataset = dataset_lib.load(config.data)
+    datasets = [dataset_lib.load(config.data.of(name)) for name in config.data.datasets]
+    self.dataset, self.training = datasets[0], training_set(datasets)
     self.trainer = create_trainer(config, NUM_PEOPLE, STEPS_PER_EPOCH, mesh)
 
   def start(self) -> TrainState:
@@ -75,7 +90,7 @@ class Run:
   def train(self, state: TrainState, num_steps: int = NUM_STEPS) -> Trained:
     """Goes on from a state, which is donated, to `num_steps` updates done."""
     local = train_batches(
-      self.dataset,
+      self.training,
       self.config,
       int(state.step),
       num_steps,
@@ -90,7 +105,7 @@ class Run:
     return Trained(np.array(reported), state)
 
   def evaluate(self, state: TrainState) -> dict[str, float]:
-    """Returns the metrics of a state."""
+    """Returns the metrics of a state on the first data set."""
     embedder = DatasetEmbedder(self.config, self.dataset, self.trainer.network, self.mesh)
     embeddings = embedder.embeddings(state.params, state.batch_stats)
     sides = (self.dataset.query, self.dataset.gallery)

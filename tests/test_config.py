@@ -18,6 +18,15 @@ VARIANTS = {
   "cuhk03": ["labeled", "detected", *NETWORKS, "detected,small"],
   "custom": ["full", *NETWORKS],
   "dukemtmc": ["full", "occluded", *NETWORKS, "occluded,small"],
+  "joint": [
+    "full",
+    "leave_out_market1501",
+    "leave_out_dukemtmc",
+    "leave_out_cuhk03,without_dukemtmc",
+    "equal",
+    "one_dataset,small",
+    *NETWORKS,
+  ],
   "market1501": ["full", *NETWORKS],
   "msmt17": ["v1", "v2", "trainval", "v2,trainval", "trainval,v2", *NETWORKS],
   "synthetic": ["small", "large", *NETWORKS, "large,baseline"],
@@ -54,6 +63,20 @@ def test_synthetic_variants_train_on_drawn_people(variant: str):
   assert synthetic.get_config(variant).data.dataset.startswith("synthetic_reid/")
 
 
+@pytest.mark.parametrize(
+  ("variant", "datasets"),
+  [
+    ("full", ("market1501", "cuhk03_np/labeled", "msmt17/v1", "dukemtmc_reid")),
+    ("leave_out_market1501,small", ("cuhk03_np/labeled", "msmt17/v1", "dukemtmc_reid")),
+    ("leave_out_cuhk03,without_dukemtmc", ("market1501", "msmt17/v1")),
+  ],
+)
+def test_joint_variants_leave_data_sets_out(variant: str, datasets: tuple[str, ...]):
+  from configs import joint
+
+  assert Config.from_config_dict(joint.get_config(variant)).data.datasets == datasets
+
+
 @pytest.mark.parametrize("file", VARIANTS)
 def test_unknown_variant_names_the_known_ones(file: str):
   with pytest.raises(ValueError, match=r"no variant 'smal'; choose from .*small"):
@@ -80,6 +103,9 @@ def test_unknown_variant_names_the_known_ones(file: str):
     ("data.dataset", (), r"config.data.dataset: must be a name, or a tuple of names as"),
     ("data.dataset", "", r"config.data.dataset: must be a name, or a tuple of names as"),
     ("data.dataset", ("a", "b", "a"), r"config.data.dataset: 'a' is listed twice"),
+    ("data.missing_part_labels", "none", "config.data.missing_part_labels: must be one of refuse"),
+    ("data.missing_part_labels", ("bands", "b"), "missing_part_labels: must be one of .*got 'b'"),
+    ("data.missing_part_labels", ("bands", "bands"), "missing_part_labels: 2 rules for 1 data set"),
     ("optimizer", 3, "config.optimizer: expected a group of fields"),
   ],
 )

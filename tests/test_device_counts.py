@@ -1,4 +1,7 @@
-"""The same run on any number of devices and processes, and from one number of them to another."""
+"""The same run on any number of devices and processes, and from one number of them to another.
+
+It trains on two data sets, as batches of one data set are a case of that.
+"""
 
 import functools
 import json
@@ -14,17 +17,16 @@ import pytest
 from magnifier_jax.devices.mesh import data_mesh, replicated
 from magnifier_jax.train_state import TrainState
 
-from .data.noise_tree import write_tree
-from .five_steps import RESULT, Run, Trained, make_config
+from .five_steps import RESULT, Run, Trained, make_config, write_data_sets
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 @pytest.fixture(scope="module")
 def manual_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-  """A data set of four people to train on and four to test on."""
+  """Two data sets of two people to train on each, and four to test on."""
   folder = tmp_path_factory.mktemp("noise")
-  write_tree(folder, train_images=(4, 4, 4, 4), test_people=4)
+  write_data_sets(folder)
   return folder
 
 

@@ -225,6 +225,11 @@ def find_builder(config: DataConfig) -> ReidBuilder:
   Raises:
     ConfigError: when no data set has that name.
   """
+  if not isinstance(config.dataset, str):
+    raise ConfigError(
+      f"config.data.dataset: several data sets, {', '.join(config.dataset)}; name one of them "
+      f"here, as --config.data.dataset={config.dataset[0]}"
+    )
   name, slash, variant = config.dataset.partition("/")
   builder = next((builder for builder in BUILDERS if builder.name == name), None)
   is_own = builder is ImageList

@@ -21,7 +21,12 @@ class IdentitySampler:
   """
 
   def __init__(
-    self, person_id: np.ndarray, identities_per_batch: int, images_per_identity: int, seed: int
+    self,
+    person_id: np.ndarray,
+    identities_per_batch: int,
+    images_per_identity: int,
+    seed: int,
+    stream: int = 0,
   ):
     """Groups the images by identity.
 
@@ -30,6 +35,7 @@ class IdentitySampler:
       identities_per_batch: P.
       images_per_identity: K.
       seed: of the run.
+      stream: which of several samplers of the run it is; each draws other numbers.
 
     Raises:
       ConfigError: when there are fewer than P people.
@@ -45,6 +51,7 @@ class IdentitySampler:
     self._identities_per_batch = identities_per_batch
     self._images_per_identity = images_per_identity
     self._seed = seed
+    self._stream = stream
     self.batches_per_pass = _ceil_div(len(counts), identities_per_batch)
     self._identity_order = functools.lru_cache(maxsize=4)(self._draw_identity_order)
 
@@ -80,7 +87,7 @@ class IdentitySampler:
     return notes
 
   def _draw_identity_order(self, pass_number: int) -> np.ndarray:
-    random = generator(self._seed, Purpose.IDENTITY_ORDER, pass_number)
+    random = generator(self._seed, Purpose.IDENTITY_ORDER, pass_number, self._stream)
     return random.permutation(len(self._images))
 
   def _draw_images(self, identity: int, pass_number: int, extra: bool) -> np.ndarray:
@@ -90,7 +97,7 @@ class IdentitySampler:
     cycle, draw = divmod(pass_number, draws_per_cycle)
     # A second draw within a pass has a stream of its own, or the cycle of the first would skip.
     purpose = Purpose.EXTRA_IMAGES if extra else Purpose.IMAGE_ORDER
-    order = generator(self._seed, purpose, identity, cycle).permutation(images)
+    order = generator(self._seed, purpose, identity, cycle, self._stream).permutation(images)
     cyclic = np.resize(order, draws_per_cycle * self._images_per_identity)
     return cyclic[draw * self._images_per_identity :][: self._images_per_identity]
 

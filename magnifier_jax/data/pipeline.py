@@ -16,11 +16,12 @@ from magnifier_jax.data import image_ops
 from magnifier_jax.data.augmentation import Augmentation, draw_augmentation
 from magnifier_jax.data.batch_iterator import BatchIterator, Columns
 from magnifier_jax.data.dataset import EncodedImage, ReidDataset, ReidSplit
-from magnifier_jax.data.identity_sampling import IdentitySampler
+from magnifier_jax.data.dataset_mixing import Sampler, make_sampler
 from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 from magnifier_jax.data.random_streams import Purpose, generator
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.data.tensorflow_on_cpu import tf
+from magnifier_jax.data.training_set import TrainingSet
 from magnifier_jax.train_state import Batch
 
 
@@ -43,22 +44,21 @@ class _TrainPlan(NamedTuple):
     return _TrainPlan(self.index[rows], self.augmentation.rows(rows), self.kept_parts[rows])
 
 
-def train_sampler(dataset: ReidDataset, config: Config) -> IdentitySampler:
+def train_sampler(training: ReidDataset | TrainingSet, config: Config) -> Sampler:
   """Returns the sampler of a run, whose `notes` are worth logging once.
 
   Raises:
-    ConfigError: when there are fewer people than `config.data.identities_per_batch`.
+    ConfigError: when there are fewer people than a batch wants.
   """
-  return IdentitySampler(
-    dataset.train.person_id,
-    config.data.identities_per_batch,
-    config.data.images_per_identity,
-    config.seed,
-  )
+  train = training.train
+  groups = np.zeros(train.num_people, np.int32)
+  if isinstance(training, TrainingSet):
+    groups = training.dataset_of_person
+  return make_sampler(train.person_id, groups, config.data, config.seed)
 
 
 def train_batches(
-  dataset: ReidDataset,
+  training: ReidDataset | TrainingSet,
   config: Config,
   start_step: int = 0,
   stop_step: int | None = None,
@@ -68,7 +68,7 @@ def train_batches(
   """Makes the training batches of a range of updates.
 
   Args:
-    dataset: opened by `dataset.load`.
+    training: opened by `dataset.load`, or several such data sets as one.
     config: of the run; its seed decides every batch.
     start_step: of the first batch; the first update of a run is 0.
     stop_step: one past the last; None goes on without end.
@@ -83,18 +83,18 @@ def train_batches(
   """
   field = "config.data.identities_per_batch × images_per_identity"
   rows = _process_rows(config.data.batch_size, process_index, process_count, field)
-  sampler = train_sampler(dataset, config)
+  sampler = train_sampler(training, config)
 
   def plan(batch: int) -> _TrainPlan:
     return _plan(start_step + batch, sampler, config).rows(rows)
 
   return BatchIterator(
-    lambda batch: _load_train_rows(dataset.train, plan(batch)),
+    lambda batch: _load_train_rows(training.train, plan(batch)),
     None if stop_step is None else stop_step - start_step,
     _TRAIN_ROW,
     functools.partial(_make_train_row, config.data),
     _make_train_batch,
-    lambda batch: _find_fault(dataset.train, plan(batch).index),
+    lambda batch: _find_fault(training.train, plan(batch).index),
     rows.stop - rows.start,
     config.data.num_workers,
   )
@@ -145,7 +145,7 @@ def _process_rows(batch_size: int, index: int, count: int, field: str) -> slice:
   return slice(index * share, (index + 1) * share)
 
 
-def _plan(step: int, sampler: IdentitySampler, config: Config) -> _TrainPlan:
+def _plan(step: int, sampler: Sampler, config: Config) -> _TrainPlan:
   """Draws the whole of batch `step`, whichever rows of it are wanted."""
   data = config.data
   return _TrainPlan(

@@ -17,6 +17,7 @@ class Purpose(enum.IntEnum):
   AUGMENTATION = 3
   OCCLUSION = 4
   VALIDATION_PEOPLE = 5
+  DATASET_ORDER = 6
 
 
 def generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:

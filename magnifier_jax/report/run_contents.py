@@ -28,6 +28,7 @@ from magnifier_jax.report.published import joined_names, published_row
 from magnifier_jax.report.reference_settings import differences_from_reference
 from magnifier_jax.workdir.metrics_log import read_records
 from magnifier_jax.workdir.origin import ORIGIN
+from magnifier_jax.workdir.training_data import read_training_data
 
 _CASES = 4  # queries of each kind
 _RESULTS = 10  # gallery images of a query
@@ -92,7 +93,7 @@ def _facts(source: Provenance, workdir: Path) -> dict[str, str]:
   differences = differences_from_reference(settings)
   versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
   return {
-    "trained on": joined_names(source.trained_on),
+    "trained on": "\n".join(read_training_data(workdir)) or joined_names(source.trained_on),
     "tested on": source.test_set,
     "step": _steps(source),
     "seed": str(settings["seed"]),

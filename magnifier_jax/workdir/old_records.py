@@ -7,7 +7,10 @@ from typing import Any
 _DROPPED = ("published", "published_source")
 
 # Fields that came later, by group, with the value that is what earlier versions did.
-_ADDED = {"evaluation": {"camera_rule": "cross_camera", "single_shot_draws": 10}}
+_ADDED = {
+  "data": {"mixing": "proportional"},
+  "evaluation": {"camera_rule": "cross_camera", "single_shot_draws": 10},
+}
 
 
 def with_todays_fields(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from magnifier_jax.errors import UserError
 from magnifier_jax.workdir.origin import ORIGIN
 from magnifier_jax.workdir.result_folders import OTHER_DATA
+from magnifier_jax.workdir.training_data import TRAINING_DATA
 
 LOCK_FILE = "run.lock"
 _MARKS = (LOCK_FILE, "checkpoints")  # a folder with one of them is a run's
@@ -16,6 +17,7 @@ _WRITTEN = (
   "report.html",
   "tensorboard",
   OTHER_DATA,
+  TRAINING_DATA,
   ORIGIN,
 )
 
