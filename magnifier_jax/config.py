@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from magnifier_jax.body_parts import LOWER_PARTS, UPPER_PARTS
+from magnifier_jax.body_parts import BACKGROUND, LOWER_PARTS, PART_NAMES, UPPER_PARTS
 from magnifier_jax.errors import UserError
 
 
@@ -52,6 +52,7 @@ def check_path(name: str, value: str, when_empty: str | None = None) -> None:
 
 
 MISSING_PART_LABELS = ("refuse", "background", "bands")
+_HIDEABLE = tuple(name for part, name in enumerate(PART_NAMES) if part != BACKGROUND)
 Probability = Annotated[float, Range(0.0, 1.0)]
 NonNegative = Annotated[float, Range(0.0)]
 Positive = Annotated[int, Range(1)]
@@ -257,12 +258,35 @@ class EvaluationConfig:
   # gallery of one random image a person, as in VehicleID.
   camera_rule: Literal["cross_camera", "ignore", "single_shot"]
   single_shot_draws: Positive  # random galleries, whose mean is taken
+  occlude: Names  # parts to hide in every query, one after the other: names, 'each', or 'none'
+  occlude_bottom: Annotated[tuple[float, ...], Range(0.0, 1.0)]  # with it: shares of the image
+  occlude_mask: Literal["predicted", "given"]  # where a part lies; given: by the part labels
+  occlude_fill: Literal["mean", "noise", "patch"]  # what is seen there; patch: another query
+  occlude_seed: Annotated[int, Range(0, 2**31 - 1)]  # of noise and of the choice of patches
   checkpoint: Literal["latest", "best"]  # which one --mode=evaluate takes; best is by test mAP
   save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
   embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network
 
   def __post_init__(self):
     check_path("embeddings", self.embeddings, "the images of the data set")
+    names = (self.occlude,) if isinstance(self.occlude, str) else self.occlude
+    for name in names if self.occlude not in ("none", "each") else ():
+      if name not in _HIDEABLE or names.count(name) > 1:
+        raise ConfigError(
+          f"occlude: must be none, each, or different ones of {', '.join(_HIDEABLE)}; got {name!r}"
+        )
+    if self.occlude != "none" and self.camera_rule == "single_shot":
+      raise ConfigError(
+        "occlude: must be none with camera_rule=single_shot, which draws the queries anew"
+      )
+
+  @property
+  def occluded_parts(self) -> tuple[int, ...]:
+    """The numbers of the parts that are hidden, one after the other."""
+    if self.occlude == "none":
+      return ()
+    names = (self.occlude,) if isinstance(self.occlude, str) else self.occlude
+    return tuple(map(PART_NAMES.index, _HIDEABLE if names == ("each",) else names))
 
 
 @dataclasses.dataclass(frozen=True)

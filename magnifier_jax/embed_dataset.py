@@ -1,7 +1,8 @@
 """Embeds the test people of a data set, on all devices."""
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ from magnifier_jax.workdir.metrics_log import Progress, say
 
 if TYPE_CHECKING:
   from magnifier_jax.data.pipeline import EvaluationBatch
+
+Batches = Iterator["EvaluationBatch"]
 
 _PROGRESS_IMAGES = 2000  # images between two lines of progress
 
@@ -75,8 +78,26 @@ class DatasetEmbedder:
       )
     )
 
-  def predicted_query_parts(self, params: Tree, batch_stats: Tree) -> np.ndarray | None:
-    """Returns the parts of the first queries, one batch of them.
+  def changed_queries(
+    self, params: Tree, batch_stats: Tree, change: Callable[[Batches], Batches]
+  ) -> Embeddings:
+    """Embeds the queries as something changes their images.
+
+    Args:
+      params: of the network.
+      batch_stats: of the network.
+      change: from this process's rows of all batches to the same rows with other images.
+    """
+    return self._embed_split(self.dataset.query, params, batch_stats, change)
+
+  def query_batches(self, query: ReidSplit | None = None) -> Batches:
+    """Returns this process's rows of all batches of the queries, or of them in another order."""
+    return self._local_batches(self.dataset.query if query is None else query)
+
+  def predicted_query_parts(
+    self, params: Tree, batch_stats: Tree, everybody: bool = False
+  ) -> np.ndarray | None:
+    """Returns the parts of the first queries, one batch of them, or of all.
 
     Returns:
       [n, h, w] uint8 in 0…7; None when the network has no part segmentation head.
@@ -89,13 +110,24 @@ class DatasetEmbedder:
       return None if logits is None else logits.argmax(axis=-1).astype(jnp.uint8)
 
     on_all = mesh_lib.replicated(self._mesh)
-    batch = next(self._batches(self.dataset.query))
+    batches = self._batches(self.dataset.query)
     options = mesh_lib.compiler_options(self._mesh, network.dtype, train=False)
     compiled = jax.jit(predict, out_shardings=on_all, compiler_options=options)
-    parts = compiled(params, batch_stats, batch.image)
-    return None if parts is None else np.asarray(parts)[: len(self.dataset.query)]
+    parts = []
+    for batch in batches if everybody else itertools.islice(batches, 1):
+      predicted = compiled(params, batch_stats, batch.image)
+      if predicted is None:
+        return None
+      parts.append(np.asarray(predicted))
+    return np.concatenate(parts)[: len(self.dataset.query)]
 
-  def _embed_split(self, split: ReidSplit, params: Tree, batch_stats: Tree) -> Embeddings:
+  def _embed_split(
+    self,
+    split: ReidSplit,
+    params: Tree,
+    batch_stats: Tree,
+    change: Callable[[Batches], Batches] = lambda batches: batches,
+  ) -> Embeddings:
     progress = Progress(len(split))
     reported = 0
 
@@ -108,17 +140,21 @@ class DatasetEmbedder:
 
     return embed(
       lambda batch: self._embed_batch(params, batch_stats, batch),
-      self._batches(split),
+      self._batches(split, change),
       len(split),
       report,
     )
 
-  def _batches(self, split: ReidSplit) -> Iterator["EvaluationBatch"]:
+  def _batches(
+    self, split: ReidSplit, change: Callable[[Batches], Batches] = lambda batches: batches
+  ) -> Batches:
+    return mesh_lib.prefetch(change(self._local_batches(split)), self._mesh)
+
+  def _local_batches(self, split: ReidSplit) -> Batches:
     # Not above: embeddings from a file are evaluated without TensorFlow.
     from magnifier_jax.data.pipeline import evaluation_batches
 
-    batches = evaluation_batches(split, self._config, jax.process_index(), jax.process_count())
-    return mesh_lib.prefetch(batches, self._mesh)
+    return evaluation_batches(split, self._config, jax.process_index(), jax.process_count())
 
 
 def identities(split: ReidSplit) -> Identities:

@@ -1,5 +1,6 @@
 """`--mode=evaluate`: a workdir's checkpoint, or saved embeddings → table, metrics.json, report."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +25,17 @@ from magnifier_jax.evaluation.embeddings_file import (
   save_embeddings,
 )
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
+from magnifier_jax.evaluation.occlusion_results import (
+  OCCLUSION,
+  OcclusionResults,
+  occlusion_table,
+)
 from magnifier_jax.evaluation.protocol import Protocol, make_protocol
 from magnifier_jax.evaluation.ranking import RankingMetrics
 from magnifier_jax.evaluation.reranking import RerankingOptions
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import make_folder, write_json
+from magnifier_jax.query_occlusion.measurement import measure_occlusion
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
 from magnifier_jax.report.published import PublishedTable
 from magnifier_jax.report.run_contents import report_data
@@ -138,10 +145,16 @@ def publish(
   """Ranks embeddings in every way that the config asks for, and shows the results."""
   results = rank(embeddings, embedder.protocol, config.evaluation)
   folder = _folder(source, workdir)
-  show(source, folder, results)
+  occlusion = None
+  if config.evaluation.occlude != "none":
+    occlusion = measure_occlusion(
+      config.evaluation, embedder, state.params, state.batch_stats, embeddings
+    )
+  show(source, folder, results, occlusion)
   # Every process takes part in predicting the parts; one writes.
   query_parts = embedder.predicted_query_parts(state.params, state.batch_stats)
   data = report_data(source, workdir, dataset, embedder.protocol, embeddings, results, query_parts)
+  data = dataclasses.replace(data, occlusion=occlusion)
   if jax.process_index() == 0:
     from magnifier_jax.report.page import write_report  # Matplotlib: not before it is needed
 
@@ -167,13 +180,21 @@ def rank(
   return results
 
 
-def show(source: Provenance, folder: Path, results: Mapping[str, RankingMetrics]) -> None:
+def show(
+  source: Provenance,
+  folder: Path,
+  results: Mapping[str, RankingMetrics],
+  occlusion: OcclusionResults | None = None,
+) -> None:
   """Writes `metrics.json`, then prints the table of results beside the published ones."""
   path = folder / METRICS
   if jax.process_index() == 0:
     rows = {name: metrics.summary() for name, metrics in results.items()}
-    write_json(path, source.head() | rows)
+    hidden = {OCCLUSION: occlusion.to_json()} if occlusion else {}
+    write_json(path, source.head() | rows | hidden)
   say("\n" + results_table(results, source.published(), [source.rule(), *source.notes()]))
+  if occlusion:
+    say("\n" + occlusion_table(occlusion))
   say(f"metrics: {path}")
 
 

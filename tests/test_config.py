@@ -106,6 +106,11 @@ def test_unknown_variant_names_the_known_ones(file: str):
     ("data.missing_part_labels", "none", "config.data.missing_part_labels: must be one of refuse"),
     ("data.missing_part_labels", ("bands", "b"), "missing_part_labels: must be one of .*got 'b'"),
     ("data.missing_part_labels", ("bands", "bands"), "missing_part_labels: 2 rules for 1 data set"),
+    ("evaluation.occlude", "hat", "config.evaluation.occlude: must be none, each, or .*got 'hat'"),
+    ("evaluation.occlude", ("head", "head"), "config.evaluation.occlude: .*different ones of head"),
+    ("evaluation.occlude", ("each", "head"), "config.evaluation.occlude: must be none, each, or"),
+    ("evaluation.occlude", "background", "config.evaluation.occlude: must be none, each, or"),
+    ("evaluation.occlude_bottom", (0.1, 1.1), "config.evaluation.occlude_bottom: must be from 0.0"),
     ("optimizer", 3, "config.optimizer: expected a group of fields"),
   ],
 )
@@ -151,6 +156,23 @@ def test_a_path_that_names_nothing_is_refused(field: str, value: str, message: s
   config = get_config()
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ConfigError, match=f"^config.{field}: {message}"):
+    Config.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ("occlude", "parts"),
+  [("none", ()), ("each", (1, 2, 3, 4, 5, 6, 7)), ("foot", (7,)), ("('torso', 'head')", (2, 1))],
+)
+def test_occluded_parts_have_numbers(occlude: str, parts: tuple[int, ...]):
+  config = get_config()
+  config.evaluation.occlude = occlude
+  assert Config.from_config_dict(config).evaluation.occluded_parts == parts
+
+
+def test_drawn_queries_are_not_occluded():
+  config = get_config()
+  config.evaluation.update(occlude="each", camera_rule="single_shot")
+  with pytest.raises(ConfigError, match=r"config\.evaluation\.occlude: must be none with"):
     Config.from_config_dict(config)
 
 

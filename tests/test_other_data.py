@@ -255,3 +255,34 @@ def test_people_without_cameras_are_held_back_and_checked(make_config: MakeConfi
     assert stopping(rule) == [
       "c.png: the gallery has no image of person 8 but itself; the query is left out of the results"
     ]
+
+
+def test_occluded_queries_are_in_every_result(
+  workdir: Path, make_config: MakeConfig, capsys: pytest.CaptureFixture
+):
+  config = make_config(
+    evaluation__occlude="('head', 'upper arm')", evaluation__occlude_fill="noise"
+  )
+  evaluate_run(config, workdir)
+  metrics = json.loads((workdir / "metrics.json").read_text())["occlusion"]
+  assert (metrics["mask"], metrics["fill"], metrics["seed"]) == ("predicted", "noise", 0)
+  assert list(metrics["parts"]) == ["head", "upper arm"]
+  assert list(metrics["bottom"]) == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+  assert list(metrics["parts"]["head"]) == [
+    "hidden_share",
+    "all",
+    "global",
+    "adversarial",
+    "fusion",
+  ]
+  assert 0 <= metrics["bottom"]["0.5"]["fusion"]["mAP"] <= 1
+  said, report = capsys.readouterr().out, (workdir / "report.html").read_text()
+  for name in ("nothing", "head", "upper arm", "bottom 10%", "bottom 50%"):
+    assert f"\n{name} " in said
+    assert f'<th scope="row">{name}</th>' in report
+  for text in (said, report):
+    assert "in its place is noise (seed 0). The gallery is whole." in text
+  assert "mAP by hidden part" in report
+  assert "hidden from the bottom</figcaption>" in report
+  [comparison] = compare([workdir])
+  assert comparison.rows == ["global", "adversarial", "fusion", "all"]

@@ -42,11 +42,12 @@ MAY_IMPORT = {
     "body_parts config data devices errors evaluation files models train_state trained_network "
     "weights workdir"
   ),
+  "query_occlusion": "body_parts config data embed_dataset evaluation train_state workdir",
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
-    "config data devices errors embed_dataset evaluation files report train_state trained_network "
-    "workdir"
+    "config data devices errors embed_dataset evaluation files query_occlusion report train_state "
+    "trained_network workdir"
   ),
   "train": (
     "config data devices errors embed_dataset evaluate evaluation files report train_state "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.occlusion_results import OCCLUSION
 from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.report.published import (
   PublishedResult,
@@ -278,7 +279,7 @@ def read_results(workdir: Path) -> list[RunResult]:
 
 def _read_result(workdir: Path, path: Path) -> RunResult:
   metrics = _read_json(path, "no results there")
-  rows = {name: row for name, row in metrics.items() if isinstance(row, dict)}
+  rows = {name: row for name, row in metrics.items() if isinstance(row, dict) and name != OCCLUSION}
   if not all(isinstance(row.get("mAP"), float) for row in (rows.get(WHOLE, {}), *rows.values())):
     raise CompareError(f"{path}: not a table of results; evaluate the run again")
   record = _stored_record(workdir)

@@ -67,7 +67,10 @@ class ReidSplit:
 
   def subset(self, name: str, keep: np.ndarray) -> "ReidSplit":
     """Returns some of the records as a split; `keep`: (N,) bool."""
-    rows = np.flatnonzero(keep)
+    return self.take(name, np.flatnonzero(keep))
+
+  def take(self, name: str, rows: np.ndarray) -> "ReidSplit":
+    """Returns records as a split, in another order too; `rows`: (M,) integers."""
     return ReidSplit(
       name,
       self.person_id[rows],

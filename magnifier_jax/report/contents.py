@@ -11,6 +11,7 @@ import numpy as np
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.occlusion_results import OcclusionResults
 from magnifier_jax.evaluation.pair_distances import OperatingPoint, PairDistances
 from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.report.published import NOTHING_PUBLISHED, PublishedTable
@@ -111,6 +112,7 @@ class ReportData:
       'loss/TERM/PART', 'learning_rate', 'eval/mAP', 'eval/rank1' (fractions).
     queries: the best, median and worst queries.
     overlays: predicted parts of some queries.
+    occlusion: accuracies with something hidden in the queries.
   """
 
   title: str
@@ -127,6 +129,7 @@ class ReportData:
   training_log: Sequence[Mapping[str, float]] = ()
   queries: tuple[QueryCase, ...] = ()
   overlays: tuple[PartOverlay, ...] = ()
+  occlusion: OcclusionResults | None = None
 
   def __post_init__(self):
     if not self.results:

@@ -20,6 +20,7 @@ from magnifier_jax.report import charts as report_charts
 from magnifier_jax.report import pictures as report_pictures
 from magnifier_jax.report.contents import ReportData, ReportError, ResultRow
 from magnifier_jax.report.html_templates import template_environment
+from magnifier_jax.report.occlusion_charts import occlusion_charts
 from magnifier_jax.report.published import PublishedResult
 
 _MINUS = "\u2212"
@@ -68,6 +69,7 @@ def render_report(data: ReportData) -> str:
       comparisons=_comparisons(data),
       charts=[chart for chart in charts if chart is not None],
       training_charts=[report_charts.training_chart(panel) for panel in panels],
+      occlusion_charts=occlusion_charts(data.occlusion) if data.occlusion else [],
       distance_unit=report_charts.DISTANCE_UNIT,
       parts=PARTS,
     )

@@ -26,6 +26,12 @@ WITHOUT_INFLUENCE = MappingProxyType(
     "evaluation.initial": "one measurement more, before training",
     "evaluation.batch_size": "an embedding does not depend on the other images",
     "evaluation.rerank": "re-ranked results are a row of their own",
+    "evaluation.single_shot_draws": "stated beside, where there are any",
+    "evaluation.occlude": "occluded results are a table of their own",
+    "evaluation.occlude_bottom": "likewise",
+    "evaluation.occlude_mask": "likewise",
+    "evaluation.occlude_fill": "likewise",
+    "evaluation.occlude_seed": "likewise",
     "evaluation.save_embeddings": "one file more",
     "evaluation.embeddings": "where embeddings lie",
   }

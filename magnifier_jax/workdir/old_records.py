@@ -9,7 +9,15 @@ _DROPPED = ("published", "published_source")
 # Fields that came later, by group, with the value that is what earlier versions did.
 _ADDED = {
   "data": {"mixing": "proportional"},
-  "evaluation": {"camera_rule": "cross_camera", "single_shot_draws": 10},
+  "evaluation": {
+    "camera_rule": "cross_camera",
+    "single_shot_draws": 10,
+    "occlude": "none",
+    "occlude_bottom": (),
+    "occlude_mask": "predicted",
+    "occlude_fill": "mean",
+    "occlude_seed": 0,
+  },
 }
 
 

@@ -1,0 +1,1 @@
+"""How well queries are found of which something is hidden."""
