@@ -210,7 +210,7 @@ class RunComparison:
   def rule(self) -> str:
     """What a query was compared with, a sentence."""
     evaluation = self.groups[0].config["evaluation"]
-    return rule_in_words(evaluation["camera_rule"], evaluation.get("single_shot_draws", 0))
+    return rule_in_words(evaluation["camera_rule"], evaluation["single_shot_draws"])
 
   @property
   def rows(self) -> list[str]:
@@ -290,6 +290,7 @@ def _read_result(workdir: Path, path: Path) -> RunResult:
   evaluation = config["evaluation"] | {
     "flip": metrics.get("flip", config["evaluation"]["flip"]),
     "camera_rule": metrics.get("camera_rule", CROSS_CAMERA),
+    "single_shot_draws": metrics.get("single_shot_draws", 0),
     "checkpoint": "best" if chosen_on else "latest",
   }
   return RunResult(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from magnifier_jax.config import Config, EvaluationConfig
-from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
+from magnifier_jax.evaluation.protocol import CROSS_CAMERA, SINGLE_SHOT, rule_in_words
 from magnifier_jax.report.published import PublishedTable, joined_names, published_table
 from magnifier_jax.workdir.checkpoints import RunRecord
 
@@ -73,6 +73,7 @@ class Provenance(NamedTuple):
 
   def head(self) -> dict[str, Any]:
     """Returns what `metrics.json` says beside the accuracies."""
+    draws = {"single_shot_draws": self.settings["evaluation"].get("single_shot_draws")}
     return {
       "config": self.settings["name"],
       "dataset": self.test_set,
@@ -82,7 +83,7 @@ class Provenance(NamedTuple):
       "camera_rule": self.camera_rule,
       "validation_people": self.validation_people,
       "checkpoint_chosen_on": self.chosen_on,
-    }
+    } | (draws if self.camera_rule == SINGLE_SHOT else {})
 
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
