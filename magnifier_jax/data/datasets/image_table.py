@@ -12,7 +12,7 @@ from magnifier_jax.data.records import NO_CAMERA_ID, SPLITS, SourceError
 from magnifier_jax.files.user_path import user_path
 
 _COLUMNS = ("image", "person", "camera", "split")
-_CAMERA_COLUMN = "camera"  # it may be missing: then the cameras are unknown
+_CAMERA_COLUMN = "camera"  # it may be missing, and so may a cell: the camera is unknown
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write what their country's settings say
 _CAMERA = re.compile(r"c?(\d{1,99})")
 _PERSON = re.compile(r"-?\d{1,99}")
@@ -56,7 +56,6 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
   delimiter = max(_DELIMITERS, key=heading.count)
   reader = csv.reader(file, delimiter=delimiter)
   names = [name.strip().lower() for name in next(reader, [])]
-  has_cameras = _CAMERA_COLUMN in names
   missing = [name for name in _COLUMNS if name not in (*names, _CAMERA_COLUMN)]
   if missing:
     raise SourceError(
@@ -68,16 +67,12 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
   for row in reader:
     if row:
       cells = [row[place].strip() if place < len(row) else "" for place in places]
-      if not has_cameras:
-        cells[_COLUMNS.index(_CAMERA_COLUMN)] = None
       yield reader.line_num, *_read_row(cells, folder, shown, reader.line_num)
 
 
-def _read_row(
-  cells: list[str | None], folder: str, table: str, line: int
-) -> tuple[str, ListedImage]:
+def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str, ListedImage]:
   path, person, camera, split = cells
-  camera_id = NO_CAMERA_ID if camera is None else _camera_id(camera)
+  camera_id = _camera_id(camera)
   if split not in SPLITS:
     raise SourceError(f"{table}: line {line}: split {split!r} is none of {', '.join(SPLITS)}")
   if not _PERSON.fullmatch(person) or camera_id is None:
@@ -93,6 +88,9 @@ def _read_row(
 
 
 def _camera_id(camera: str) -> int | None:
+  """Returns the camera of a cell; −1 where it is empty, None where it is no camera."""
+  if not camera:
+    return NO_CAMERA_ID
   number = _CAMERA.fullmatch(camera)
   return None if number is None else int(number[1])
 
