@@ -35,7 +35,7 @@ from magnifier_jax.evaluation.ranking import RankingMetrics
 from magnifier_jax.evaluation.reranking import RerankingOptions
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import make_folder, write_json
-from magnifier_jax.query_occlusion.measurement import measure_occlusion
+from magnifier_jax.query_occlusion.measurement import check_occlusion, measure_occlusion
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
 from magnifier_jax.report.published import PublishedTable
 from magnifier_jax.report.run_contents import report_data
@@ -67,6 +67,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, Mapping[str, Ran
     ForeignFilesError: when results would be written over files of something else.
     WriteError: when a result cannot be written.
     ConfigError, SourceError, DeviceError: when a data set cannot be opened or embedded.
+    EvaluationError: when nothing matches, or parts that are to be hidden cannot be found.
   """
   if config.evaluation.embeddings:
     return _evaluate_saved(config, workdir)
@@ -75,6 +76,7 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, Mapping[str, Ran
   trained = open_trained_network(workdir, config.evaluation.checkpoint, config)
   say(f"checkpoint of step {trained.step} in {workdir / 'checkpoints'}")
   _say_whose_network(config, trained.config)
+  check_occlusion(trained.config)
   mesh = mesh_lib.data_mesh()
   embedders = [
     DatasetEmbedder(trained.config, dataset, trained.network, mesh) for dataset in datasets

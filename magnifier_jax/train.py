@@ -33,6 +33,7 @@ from magnifier_jax.evaluation.metric_names import HEADINGS
 from magnifier_jax.evaluation.ranking import RankingMetrics
 from magnifier_jax.files.disk_space import full_disk_named
 from magnifier_jax.files.whole_file import write_json
+from magnifier_jax.query_occlusion.measurement import check_occlusion
 from magnifier_jax.report.provenance import provenance
 from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import (
@@ -90,6 +91,7 @@ def _make_run(config: Config, workdir: Path, preemption: Preemption) -> "_Run":
   Raises:
     ConfigError, SourceError, DeviceError: when the run cannot start.
   """
+  check_occlusion(config)
   mesh = mesh_lib.data_mesh()
   mesh_lib.check_batch_size(
     config.data.batch_size, mesh, "config.data: identities_per_batch × images_per_identity"

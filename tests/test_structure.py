@@ -50,8 +50,8 @@ MAY_IMPORT = {
     "trained_network workdir"
   ),
   "train": (
-    "config data devices errors embed_dataset evaluate evaluation files report train_state "
-    "train_step weights workdir"
+    "config data devices errors embed_dataset evaluate evaluation files query_occlusion report "
+    "train_state train_step weights workdir"
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from magnifier_jax.body_parts import PART_NAMES
-from magnifier_jax.config import EvaluationConfig
+from magnifier_jax.config import Config, EvaluationConfig
 from magnifier_jax.data.image_files import decode_part_labels
 from magnifier_jax.embed_dataset import Batches, DatasetEmbedder, TestEmbeddings
 from magnifier_jax.evaluation.embedding import Embeddings
@@ -24,6 +24,21 @@ from magnifier_jax.workdir.metrics_log import Progress, say
 _Mask = Callable[[np.ndarray, tuple[int, int]], np.ndarray]  # rows [B], size → [B, H, W] bool
 
 
+def check_occlusion(config: Config) -> None:
+  """Checks that a network can find the parts that are to be hidden, before anything is embedded.
+
+  Raises:
+    EvaluationError: when it cannot.
+  """
+  evaluation, model = config.evaluation, config.model
+  predicts = evaluation.occlude != "none" and evaluation.occlude_mask == "predicted"
+  if predicts and not model.part_segmentation:
+    raise EvaluationError(
+      "config.evaluation.occlude_mask: the network has no part segmentation head, so it cannot "
+      "find the parts; set it to 'given', for queries with part labels"
+    )
+
+
 def measure_occlusion(
   config: EvaluationConfig,
   embedder: DatasetEmbedder,
@@ -34,7 +49,8 @@ def measure_occlusion(
   """Measures how well queries are found of which something is hidden.
 
   Args:
-    config: says what is hidden, by which masks, and what is seen in its place.
+    config: says what is hidden, by which masks, and what is seen in its place; `check_occlusion`
+      has passed.
     embedder: of the data set.
     params: of the network.
     batch_stats: of the network.
@@ -92,11 +108,6 @@ def _predicted_parts(
 ) -> Callable[[int], np.ndarray]:
   """Returns the parts of a query, [h, w], by its row; of any query for the row −1 of padding."""
   parts = embedder.predicted_query_parts(params, batch_stats, True)
-  if parts is None:
-    raise EvaluationError(
-      "config.evaluation.occlude_mask: the network has no part segmentation head, so it cannot "
-      "find the parts; set it to 'given', for queries with part labels"
-    )
   return lambda row: parts[row]
 
 

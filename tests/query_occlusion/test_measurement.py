@@ -18,7 +18,7 @@ from magnifier_jax.evaluation.identities import EvaluationError
 from magnifier_jax.evaluation.occlusion_results import OcclusionResults
 from magnifier_jax.models.network import Network, create_network
 from magnifier_jax.query_occlusion import measurement
-from magnifier_jax.query_occlusion.measurement import measure_occlusion
+from magnifier_jax.query_occlusion.measurement import check_occlusion, measure_occlusion
 from magnifier_jax.train_state import Tree
 from tests.data.noise_tree import write_tree
 
@@ -164,9 +164,11 @@ def test_noise_is_seeded(measured: Callable):
 def test_what_cannot_be_measured_is_one_line(
   measured: Callable, make_config: Callable, monkeypatch: pytest.MonkeyPatch
 ):
-  monkeypatch.setattr(DatasetEmbedder, "predicted_query_parts", lambda *_: None)
+  without_head = {"model__part_segmentation": False, "model__fusion_branch": False}
   with pytest.raises(EvaluationError, match=r"no part segmentation head.*set it to 'given'"):
-    measured()
+    check_occlusion(make_config(**without_head))
+  check_occlusion(make_config(**without_head, evaluation__occlude_mask="given"))
+  check_occlusion(make_config(**without_head, evaluation__occlude="none"))
   monkeypatch.setattr(measurement, "decode_part_labels", lambda _: np.zeros((2, 2), np.uint8))
   with pytest.raises(EvaluationError, match=r"no query of cuhk03_np/labeled has part labels; make"):
     measured(evaluation__occlude_mask="given")
