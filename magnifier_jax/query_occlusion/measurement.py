@@ -106,7 +106,7 @@ def _masks(
 def _predicted_parts(
   embedder: DatasetEmbedder, params: Tree, batch_stats: Tree
 ) -> Callable[[int], np.ndarray]:
-  """Returns the parts of a query, [h, w], by its row; of any query for the row −1 of padding."""
+  """Returns the parts of a query, [h, w], by its row; of some query for the row −1 of padding."""
   parts = embedder.predicted_query_parts(params, batch_stats, True)
   return lambda row: parts[row]
 
@@ -116,7 +116,7 @@ def _given_parts(embedder: DatasetEmbedder) -> Callable[[int], np.ndarray]:
   query = embedder.dataset.query
 
   def labels(row: int) -> np.ndarray:
-    return decode_part_labels(query.encoded(row).part_labels)
+    return decode_part_labels(query.encoded(max(0, row)).part_labels)
 
   if not any(labels(row).any() for row in range(len(query))):
     raise EvaluationError(

@@ -11,7 +11,7 @@ from magnifier_jax.data.datasets.file_builder import ListedImage
 from magnifier_jax.data.records import NO_CAMERA_ID, SPLITS, SourceError
 from magnifier_jax.files.user_path import user_path
 
-_COLUMNS = ("image", "person", "camera", "split")
+_COLUMNS = ("image", "person", "split")
 _CAMERA_COLUMN = "camera"  # it may be missing, and so may a cell: the camera is unknown
 _DELIMITERS = (",", ";", "\t")  # spreadsheets write what their country's settings say
 _CAMERA = re.compile(r"c?(\d{1,99})")
@@ -56,13 +56,14 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
   delimiter = max(_DELIMITERS, key=heading.count)
   reader = csv.reader(file, delimiter=delimiter)
   names = [name.strip().lower() for name in next(reader, [])]
-  missing = [name for name in _COLUMNS if name not in (*names, _CAMERA_COLUMN)]
+  missing = [name for name in _COLUMNS if name not in names]
   if missing:
     raise SourceError(
       f"{table}: column {missing[0]!r} missing; the columns are {', '.join(_COLUMNS)}, divided by "
       f"commas, semicolons or tabs, but the first line is {heading.strip()[:80]!r}"
     )
-  places = [names.index(name) if name in names else len(names) for name in _COLUMNS]
+  wanted = (*_COLUMNS, _CAMERA_COLUMN)
+  places = [names.index(name) if name in names else len(names) for name in wanted]
   shown, folder = os.fspath(table), os.fspath(table.parent)
   for row in reader:
     if row:
@@ -71,7 +72,7 @@ def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
 
 
 def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str, ListedImage]:
-  path, person, camera, split = cells
+  path, person, split, camera = cells
   camera_id = _camera_id(camera)
   if split not in SPLITS:
     raise SourceError(f"{table}: line {line}: split {split!r} is none of {', '.join(SPLITS)}")

@@ -184,7 +184,7 @@ def test_a_table_of_the_users(make_config, tmp_path):
 @pytest.mark.parametrize(
   ("old", "new", "message"),
   [
-    ("camera,", "cam,", "column 'camera' missing; the columns are image, person, camera, split"),
+    ("person,", "who,", "column 'person' missing; the columns are image, person, split"),
     ("5,c1,train", "5,c1,training", "line 2: split 'training' is none of train, query, gallery"),
     ("5,2,train", "five,2,train", "line 3: person 'five' and camera '2' must be whole numbers"),
     ("9,1,query", "9,1,gallery", "no row has the split query"),
