@@ -215,7 +215,8 @@ def _check_cameras(query: Identities, gallery: Identities) -> None:
     everybody = len(query.person_id) + len(gallery.person_id)
     raise EvaluationError(
       f"{_FIELD}: the cameras of {unknown} of {everybody} test images are unknown; set it to "
-      f"'{IGNORE}' or '{SINGLE_SHOT}', which need none, or name the cameras (the column camera of images.csv)"
+      f"'{IGNORE}' or '{SINGLE_SHOT}', which need none, or name the cameras (the column camera of "
+      "images.csv)"
     )
 
 
