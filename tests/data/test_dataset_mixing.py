@@ -61,7 +61,7 @@ def test_equal_batches_have_as_many_people_of_each(sampler: Callable):
 def test_a_batch_may_be_of_one_data_set(sampler: Callable):
   mixed = sampler("one_dataset")
   batches = [4, 2, 1]  # people / P, rounded up
-  orders = set()
+  orders, firsts = set(), set()
   for cycle in range(8):
     turns = []
     for step in range(7 * cycle, 7 * cycle + 7):
@@ -69,7 +69,9 @@ def test_a_batch_may_be_of_one_data_set(sampler: Callable):
       turns.append(group)
     assert np.bincount(turns).tolist() == batches
     orders.add(tuple(turns))
+    firsts.add(tuple(mixed.batch(7 * cycle + turns.index(0))))
   assert len(orders) > 4
+  assert len(firsts) > 4  # a data set goes on where its last cycle ended
   # Each data set goes through its people as if it were alone.
   of_first = [mixed.batch(step) for step in range(7) if set(groups_of(mixed.batch(step))) == {0}]
   assert set(PERSON_ID[np.concatenate(of_first)]) == set(range(12))

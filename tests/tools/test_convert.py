@@ -15,6 +15,7 @@ import pytest
 from magnifier_jax import evaluate
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.data import pipeline
+from magnifier_jax.data.dataset import EncodedImage
 from magnifier_jax.data.pipeline import EvaluationBatch
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.evaluation.embeddings_file import load_embeddings
@@ -177,6 +178,9 @@ class _GoldenSplit(SimpleNamespace):
   def __len__(self) -> int:
     return 8
 
+  def encoded(self, row: int) -> EncodedImage:
+    return EncodedImage(bytes([row]), b"")
+
 
 def _golden_batches(*_unused: object) -> Iterator[EvaluationBatch]:
   images, *_ = fixture.batch(height=128, width=64, seed=1)
@@ -202,7 +206,7 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   import_file(config, tmp_path / "reference.pth", tmp_path)
 
   split = _GoldenSplit(name="golden", person_id=np.zeros(8, int), camera_id=np.arange(8))
-  dataset = SimpleNamespace(query=split, gallery=split)
+  dataset = SimpleNamespace(name="golden", query=split, gallery=split)
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
   monkeypatch.setattr(evaluate.dataset_lib, "load", lambda _: dataset)
