@@ -27,7 +27,7 @@ class GateImages(NamedTuple):
 
 
 def gate_images(config: DataConfig, number: int) -> GateImages:
-  """Returns test images of a run's data set, or drawn pedestrians where no prepared copy is left.
+  """Returns test images of a run's first data set, or drawn pedestrians where no copy is left.
 
   Args:
     config: reads the data set and `image_size_hw`.
@@ -36,7 +36,7 @@ def gate_images(config: DataConfig, number: int) -> GateImages:
   queries = _queries(config, number)
   if len(queries) == number:
     return GateImages(
-      _resized(queries, config.image_size_hw), f"{number} queries of {config.dataset}"
+      _resized(queries, config.image_size_hw), f"{number} queries of {config.datasets[0]}"
     )
   drawn = list(_drawn(number))
   return GateImages(_resized(drawn, config.image_size_hw), f"{number} drawn pedestrians")
@@ -45,7 +45,7 @@ def gate_images(config: DataConfig, number: int) -> GateImages:
 def _queries(config: DataConfig, number: int) -> list[np.ndarray]:
   """Returns queries that are spread evenly; [] where they cannot be had."""
   try:
-    split = dataset_lib.open_last_used(config, "query")
+    split = dataset_lib.open_last_used(config.of(config.datasets[0]), "query")
   except UserError:  # a damaged copy: training says so when it is used
     return []
   if split is None or len(split) < number:
