@@ -39,6 +39,9 @@ MAY_IMPORT = {
   ),
   "embed_dataset": "config data devices evaluation models train_state workdir",
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
+  "retrieval": (
+    "config data devices errors evaluation files models report trained_network train_state weights"
+  ),
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
     "config data devices errors embed_dataset evaluation files report train_state trained_network "
@@ -51,7 +54,7 @@ MAY_IMPORT = {
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
     "body_parts command_line comparison config config_argument data errors files interop "
-    "part_labelling report trained_network weights workdir"
+    "devices part_labelling report retrieval trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",
 }
