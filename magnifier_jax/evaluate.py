@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from magnifier_jax.config import Config, EvaluationConfig
 from magnifier_jax.data import dataset as dataset_lib
-from magnifier_jax.data.dataset import ReidDataset
+from magnifier_jax.data.dataset import ReidDataset, ReidSplit
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import (
   DatasetEmbedder,
@@ -17,6 +18,7 @@ from magnifier_jax.embed_dataset import (
   identities,
   numbered_images,
 )
+from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.embeddings_file import (
   EmbeddingsFileError,
   IdentifiedEmbeddings,
@@ -32,7 +34,9 @@ from magnifier_jax.evaluation.occlusion_results import (
 )
 from magnifier_jax.evaluation.protocol import Protocol, make_protocol
 from magnifier_jax.evaluation.ranking import RankingMetrics
+from magnifier_jax.evaluation.ranking_file import write_ranking
 from magnifier_jax.evaluation.reranking import RerankingOptions
+from magnifier_jax.evaluation.thresholds import THRESHOLDS, Thresholds, calibrated
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import make_folder, write_json
 from magnifier_jax.query_occlusion.measurement import check_occlusion, measure_occlusion
@@ -45,6 +49,7 @@ from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.ownership import check_no_foreign_files
 from magnifier_jax.workdir.result_folders import METRICS, results_folder
 
+ALL = "all"
 RERANKED = "all, re-ranked"
 
 
@@ -119,8 +124,8 @@ def _evaluate_on(
     path = _folder(source, workdir) / "embeddings.npz"
     images = numbered_images(dataset)
     saved = SavedEmbeddings(
-      IdentifiedEmbeddings(embeddings.query, identities(dataset.query), images.query),
-      IdentifiedEmbeddings(embeddings.gallery, identities(dataset.gallery), images.gallery),
+      _identified(dataset.query, embeddings.query, images.query),
+      _identified(dataset.gallery, embeddings.gallery, images.gallery),
       json.dumps(source._asdict()),
     )
     save_embeddings(path, saved)
@@ -163,6 +168,9 @@ def publish(
     path = folder / "report.html"
     write_report(path, data)
     say(f"report: {path}")
+    query = _identified(dataset.query, embeddings.query)
+    gallery = _identified(dataset.gallery, embeddings.gallery)
+    _save_ranking(config.evaluation, folder, embedder.protocol, query, gallery)
   return results
 
 
@@ -171,7 +179,7 @@ def rank(
 ) -> Mapping[str, RankingMetrics]:
   """Returns {row: metrics}: all branches, re-ranked if asked for, and each branch alone."""
   whole = [side.whole() for side in embeddings]
-  results = {"all": protocol.evaluate(*whole)}
+  results = {ALL: protocol.evaluate(*whole)}
   if config.rerank:
     say("re-ranking")
     options = RerankingOptions(config.rerank_k1, config.rerank_k2, config.rerank_lambda)
@@ -192,12 +200,20 @@ def show(
   path = folder / METRICS
   if jax.process_index() == 0:
     rows = {name: metrics.summary() for name, metrics in results.items()}
+    found = _thresholds(source, results)
+    thresholds = {THRESHOLDS: found.to_json()} if found else {}
     hidden = {OCCLUSION: occlusion.to_json()} if occlusion else {}
-    write_json(path, source.head() | rows | hidden)
+    write_json(path, source.head() | rows | thresholds | hidden)
   say("\n" + results_table(results, source.published(), [source.rule(), *source.notes()]))
   if occlusion:
     say("\n" + occlusion_table(occlusion))
   say(f"metrics: {path}")
+
+
+def _thresholds(source: Provenance, results: Mapping[str, RankingMetrics]) -> Thresholds | None:
+  """Returns the thresholds of distances; re-ranked ones are of another unit."""
+  branches = {name: metrics for name, metrics in results.items() if name not in (ALL, RERANKED)}
+  return calibrated(source.people(), source.flip, results[ALL], branches)
 
 
 def results_table(
@@ -248,8 +264,31 @@ def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, Mapping[str, 
   results = rank(embeddings, protocol, config.evaluation)
   source = _provenance(saved, path) or unknown_provenance(config)
   source = source.ranked_by(config.evaluation)
-  show(source, _folder(source, workdir), results)
+  folder = _folder(source, workdir)
+  show(source, folder, results)
+  if jax.process_index() == 0:
+    _save_ranking(config.evaluation, folder, protocol, *saved[:2])
   return {source.test_set: results}
+
+
+def _identified(
+  split: ReidSplit, embeddings: Embeddings, image_id: np.ndarray | None = None
+) -> IdentifiedEmbeddings:
+  return IdentifiedEmbeddings(embeddings, identities(split), split.path, image_id)
+
+
+def _save_ranking(
+  config: EvaluationConfig,
+  folder: Path,
+  protocol: Protocol,
+  query: IdentifiedEmbeddings,
+  gallery: IdentifiedEmbeddings,
+) -> None:
+  """Writes the first gallery images of each query, where the config asks for it."""
+  if config.save_ranking:
+    path = folder / "ranking.csv"
+    write_ranking(path, query, gallery, config.save_ranking, protocol)
+    say(f"ranking: {path}")
 
 
 def _provenance(saved: SavedEmbeddings, path: Path) -> Provenance | None:

@@ -44,6 +44,10 @@ MAY_IMPORT = {
   ),
   "query_occlusion": "body_parts config data embed_dataset evaluation train_state workdir",
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
+  "retrieval": (
+    "config data devices errors evaluation export files models report trained_network train_state "
+    "weights"
+  ),
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
     "config data devices errors embed_dataset evaluation files query_occlusion report train_state "
@@ -55,8 +59,8 @@ MAY_IMPORT = {
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts command_line comparison config config_argument data errors export files interop "
-    "part_labelling report trained_network weights workdir"
+    "body_parts command_line comparison config config_argument data devices errors export files "
+    "interop part_labelling report retrieval trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",
 }

@@ -107,7 +107,9 @@ def test_run_leaves_its_results(finished: Path):
   assert [record["step"] for record in losses(finished)] == [1, 2, 3, 4]
   metrics = json.loads((finished / "metrics.json").read_text())
   rows = [name for name, value in metrics.items() if isinstance(value, dict)]
-  assert rows == ["all", "global", "adversarial", "fusion"]
+  assert rows == ["all", "global", "adversarial", "fusion", "thresholds"]
+  assert metrics["thresholds"]["whole"][0]["false_accept_rate"] == 0.01
+  assert "test people: 4 genuine and 24 impostor pairs" in metrics["thresholds"]["calibrated_on"]
   assert 0 < metrics["all"]["mAP"] <= 1
   assert metrics["all"]["num_queries"] == 4
   assert "<html" in (finished / "report.html").read_text()
@@ -241,9 +243,14 @@ def test_saved_embeddings_are_ranked_without_images(
 ):
   [first] = evaluate_run(make_config(evaluation__save_embeddings=True), finished).values()
   file = finished / "embeddings.npz"
-  config = make_config(evaluation__embeddings=str(file), data__manual_dir="/nowhere")
+  config = make_config(
+    evaluation__embeddings=str(file), evaluation__save_ranking=2, data__manual_dir="/nowhere"
+  )
   [again] = evaluate_run(config, tmp_path).values()
   assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
+  _, *ranking = (tmp_path / "ranking.csv").read_text().splitlines()
+  assert len(ranking) == 2 * 4
+  assert all(line.split(",")[5].endswith(".png") for line in ranking)
 
 
 @pytest.mark.usefixtures("unreported")

@@ -28,6 +28,8 @@ PROGRAMS = {
   "export": _Program("magnifier_jax.tools.export", "writes a trained network as ONNX or StableHLO"),
   "compare": _Program("magnifier_jax.tools.compare", "puts runs beside the published numbers"),
   "ablate": _Program("magnifier_jax.tools.ablate", "trains variants and compares them"),
+  "embed": _Program("magnifier_jax.tools.embed", "embeds images with a trained network"),
+  "search": _Program("magnifier_jax.tools.search", "finds the nearest images of a gallery"),
 }
 
 

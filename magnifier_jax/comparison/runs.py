@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.occlusion_results import OCCLUSION
 from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
+from magnifier_jax.evaluation.thresholds import THRESHOLDS
 from magnifier_jax.report.published import (
   PublishedResult,
   PublishedTable,
@@ -26,6 +27,9 @@ from magnifier_jax.workdir.origin import ORIGIN
 from magnifier_jax.workdir.result_folders import METRICS, folders_with_results, results_folder
 
 WHOLE = "all"  # the row of the whole embedding
+
+# What `metrics.json` holds beside the rows of results.
+_NO_ROWS = (OCCLUSION, THRESHOLDS)
 
 # Of the fields that a run's continuation may change, those that change its results.
 _RESULT_FIELDS = (
@@ -279,7 +283,9 @@ def read_results(workdir: Path) -> list[RunResult]:
 
 def _read_result(workdir: Path, path: Path) -> RunResult:
   metrics = _read_json(path, "no results there")
-  rows = {name: row for name, row in metrics.items() if isinstance(row, dict) and name != OCCLUSION}
+  rows = {
+    name: row for name, row in metrics.items() if isinstance(row, dict) and name not in _NO_ROWS
+  }
   if not all(isinstance(row.get("mAP"), float) for row in (rows.get(WHOLE, {}), *rows.values())):
     raise CompareError(f"{path}: not a table of results; evaluate the run again")
   record = _stored_record(workdir)

@@ -1,10 +1,11 @@
-"""A file of embeddings with who is on each image: ours, or any other network's."""
+"""A file of embeddings with who is on each image: ours, or any other toolbox's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.io
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.embedding import Embeddings
@@ -12,6 +13,16 @@ from magnifier_jax.evaluation.identities import NO_CAMERA_ID, Identities
 from magnifier_jax.evaluation.protocol import ImageNumbers, image_numbers
 from magnifier_jax.files.whole_file import replacing
 
+# What scripts of other toolboxes call the same: torchreid's variables, and the `pytorch_result.mat`
+# of the Market-1501 baselines, whose ids are rows of a matrix.
+_OTHER_NAMES = {
+  "query/branch/features": ("query_features", "qf", "query_f"),
+  "query/person_id": ("query_pids", "q_pids", "query_label"),
+  "query/camera_id": ("query_camids", "q_camids", "query_cam"),
+  "gallery/branch/features": ("gallery_features", "gf", "gallery_f"),
+  "gallery/person_id": ("gallery_pids", "g_pids", "gallery_label"),
+  "gallery/camera_id": ("gallery_camids", "g_camids", "gallery_cam"),
+}
 _FORMAT = "docs/evaluation.md says what belongs in it"
 
 
@@ -24,6 +35,7 @@ class IdentifiedEmbeddings(NamedTuple):
 
   embeddings: Embeddings
   identities: Identities
+  paths: Sequence[str] | None = None  # of the image files; None where nobody said them
   image_id: np.ndarray | None = None  # [N] int32, equal where images are; None where nobody said it
 
 
@@ -49,9 +61,12 @@ def save_embeddings(path: Path, saved: SavedEmbeddings) -> None:
     WriteError: when it cannot be written.
   """
   arrays = {} if saved.provenance is None else {"provenance": np.array(saved.provenance)}
-  for side, (embeddings, who, image_id) in {"query": saved.query, "gallery": saved.gallery}.items():
+  sides = {"query": saved.query, "gallery": saved.gallery}
+  for side, (embeddings, who, paths, image_id) in sides.items():
     arrays |= {f"{side}/branch/{name}": vectors for name, vectors in embeddings.branches.items()}
     arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
+    if paths is not None:
+      arrays[f"{side}/path"] = np.array(list(paths), str)
     if image_id is not None:
       arrays[f"{side}/image_id"] = image_id
   with replacing(path) as unfinished:
@@ -64,7 +79,7 @@ def load_embeddings(path: Path) -> SavedEmbeddings:
   Raises:
     EmbeddingsFileError: when the file is missing, damaged, or holds what cannot be ranked.
   """
-  arrays = _read_arrays(path)
+  arrays = _with_our_names(_read_arrays(path))
   try:
     query, gallery = (_side(arrays, side) for side in ("query", "gallery"))
     _check_same_branches(query.embeddings, gallery.embeddings)
@@ -74,8 +89,22 @@ def load_embeddings(path: Path) -> SavedEmbeddings:
   return SavedEmbeddings(query, gallery, None if written is None else str(written))
 
 
+def _with_our_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns arrays by the names of `save_embeddings`."""
+  renamed = dict(arrays)
+  for ours, theirs in _OTHER_NAMES.items():
+    found = next((name for name in theirs if name in arrays), None)
+    if found is not None and ours not in arrays:
+      values = renamed.pop(found)
+      is_row = "_id" in ours and values.ndim == 2 and 1 in values.shape
+      renamed[ours] = values.ravel() if is_row else values
+  return renamed
+
+
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
   try:
+    if path.suffix == ".mat":
+      return {name: array for name, array in scipy.io.loadmat(path).items() if name[0] != "_"}
     loaded = np.load(path)
     if isinstance(loaded, np.ndarray):
       raise EmbeddingsFileError(
@@ -89,7 +118,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # a damaged archive raises almost anything
     reason = str(error).partition("\n")[0] or type(error).__name__
-    raise EmbeddingsFileError(f"{path}: not an .npz file of plain arrays ({reason})") from error
+    raise EmbeddingsFileError(
+      f"{path}: not an .npz or .mat file of plain arrays ({reason})"
+    ) from error
 
 
 def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:
@@ -108,7 +139,19 @@ def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:
   cameras = arrays.get(camera, np.full(num_rows, NO_CAMERA_ID))
   who = Identities(_ids(arrays[person], num_rows, person), _ids(cameras, num_rows, camera))
   image_id = _ids(arrays[image], num_rows, image) if image in arrays else None
-  return IdentifiedEmbeddings(Embeddings(branches), who, image_id)
+  paths = _paths(arrays.get(f"{side}/path"), num_rows, f"{side}/path")
+  return IdentifiedEmbeddings(Embeddings(branches), who, paths, image_id)
+
+
+def _paths(values: np.ndarray | None, num_rows: int, name: str) -> list[str] | None:
+  if values is None:
+    return None
+  if values.shape != (num_rows,) or values.dtype.kind != "U":
+    raise EmbeddingsFileError(
+      f"{name}: the path of each of the {num_rows} rows is wanted, got {values.dtype} of shape "
+      f"{values.shape}; leave it out where paths are not known"
+    )
+  return values.tolist()
 
 
 def _vectors(values: np.ndarray, name: str) -> np.ndarray:

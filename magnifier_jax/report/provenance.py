@@ -85,6 +85,13 @@ class Provenance(NamedTuple):
       "checkpoint_chosen_on": self.chosen_on,
     } | (draws if self.camera_rule == SINGLE_SHOT else {})
 
+  def people(self) -> str:
+    """Returns whom accuracies were measured on: the data set, and which of its people."""
+    people = (
+      f"{self.validation_people} {VALIDATION_PEOPLE}" if self.validation_people else TEST_PEOPLE
+    )
+    return f"{self.test_set}, {people}"
+
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
     return published_table(self.test_set, self.validation_people, self.trained_on, self.camera_rule)

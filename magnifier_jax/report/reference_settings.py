@@ -34,6 +34,7 @@ WITHOUT_INFLUENCE = MappingProxyType(
     "evaluation.occlude_seed": "likewise",
     "evaluation.save_embeddings": "one file more",
     "evaluation.embeddings": "where embeddings lie",
+    "evaluation.save_ranking": "one file more",
   }
 )
 

@@ -17,12 +17,13 @@ _ADDED = {
     "occlude_mask": "predicted",
     "occlude_fill": "mean",
     "occlude_seed": 0,
+    "save_ranking": 0,
   },
 }
 
 
 def with_todays_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the record of a run without the config fields that no longer exist, with later ones.
+  """Returns the record of a run with the config fields of today.
 
   Args:
     record: of a checkpoint or of `config.json`; 'config' is the nested config.

@@ -14,6 +14,7 @@ _WRITTEN = (
   "config.json",
   "metrics.json",
   "metrics.jsonl",
+  "ranking.csv",
   "report.html",
   "tensorboard",
   OTHER_DATA,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.embeddings_file import (
@@ -39,7 +40,8 @@ def arrays(tmp_path: Path) -> Arrays:
 
 
 def test_what_is_written_is_read(tmp_path: Path):
-  saved = SavedEmbeddings(side(0, 3), side(1, 5), '{"step": 7}')
+  query = side(0, 3)._replace(paths=["a.jpg", "b/ä.jpg", "c.jpg"])
+  saved = SavedEmbeddings(query, side(1, 5), '{"step": 7}')
   save_embeddings(tmp_path / "a.npz", saved)
   read = load_embeddings(tmp_path / "a.npz")
   assert read.provenance == saved.provenance
@@ -49,6 +51,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     for name, vectors in theirs.embeddings.branches.items():
       np.testing.assert_array_equal(ours.embeddings.branches[name], vectors)
     np.testing.assert_array_equal(ours.identities, theirs.identities)
+    assert ours.paths == theirs.paths
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8])
@@ -74,6 +77,28 @@ def test_cameras_and_numbers_of_images_may_be_missing(tmp_path: Path, arrays: Ar
   query, gallery = saved.images()  # by the vectors of all branches
   same = query[:, None] == gallery[None]
   assert np.argwhere(same).tolist() == [[2, 1]]
+
+
+@pytest.mark.parametrize(
+  "names", [("qf", "q_pids", "q_camids"), ("query_f", "query_label", "query_cam")]
+)
+@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+def test_other_toolboxes_names_are_known(tmp_path: Path, names: tuple[str, str, str], suffix: str):
+  sides = {"q": side(0, 3), "g": side(1, 5)}
+  arrays = {}
+  for letter, (embeddings, who, *_) in sides.items():
+    values = embeddings.branches["global"], who.person_id, who.camera_id
+    for name, array in zip(names, values):
+      name = name.replace("query", "gallery") if letter == "g" else name
+      arrays[letter + name[1:] if name[0] == "q" else name] = array
+  path = tmp_path / f"theirs{suffix}"
+  scipy.io.savemat(path, arrays) if suffix == ".mat" else np.savez(path, **arrays)
+  read = load_embeddings(path)
+  for ours, theirs in zip(read[:2], sides.values(), strict=True):
+    assert list(ours.embeddings.branches) == ["features"]
+    vectors = theirs.embeddings.branches["global"]
+    np.testing.assert_array_equal(ours.embeddings.branches["features"], vectors)
+    np.testing.assert_array_equal(ours.identities, theirs.identities)
 
 
 def change(name: str, index: tuple, value: float) -> Callable[[Arrays], None]:
@@ -117,6 +142,8 @@ GALLERY = "gallery/branch/global"
     (put("query/person_id", [1.0, 2.0, 3.0]), "got float64 of shape (3,)"),
     (change("query/person_id", (1,), 2**32), "query/person_id: 4294967296 in row 1 is beyond"),
     (put("query/camera_id", [["1"]]), "query/camera_id: one whole number for each"),
+    (put("query/path", ["a.jpg"]), "query/path: the path of each of the 3 rows is wanted"),
+    (put("query/path", [1, 2, 3]), "got int64 of shape (3,); leave it out where"),
   ],
 )
 def test_what_cannot_be_ranked_is_one_line(
@@ -134,9 +161,9 @@ def test_what_cannot_be_ranked_is_one_line(
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"", "not an .npz file of plain arrays"),
-    (b"words", "not an .npz file of plain arrays"),
-    (b"PK\x03\x04" + bytes(200), "not an .npz file of plain arrays"),
+    (b"", "not an .npz or .mat file of plain arrays"),
+    (b"words", "not an .npz or .mat file of plain arrays"),
+    (b"PK\x03\x04" + bytes(200), "not an .npz or .mat file of plain arrays"),
     (None, "cannot be read: No such file or directory"),
   ],
 )
@@ -160,7 +187,7 @@ def test_a_single_array_and_a_folder_are_named(tmp_path: Path):
 def test_arrays_of_python_objects_are_not_unpickled(tmp_path: Path, arrays: Arrays):
   arrays["query/person_id"] = np.array([1, None, "x"], object)
   np.savez(tmp_path / "own.npz", **arrays)
-  with pytest.raises(EmbeddingsFileError, match=r"not an \.npz file of plain arrays"):
+  with pytest.raises(EmbeddingsFileError, match=r"not an \.npz or \.mat file of plain arrays"):
     load_embeddings(tmp_path / "own.npz")
 
 
