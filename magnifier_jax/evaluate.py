@@ -21,6 +21,7 @@ from magnifier_jax.evaluation.embeddings_file import (
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
+from magnifier_jax.evaluation.thresholds import THRESHOLDS, Thresholds, calibrated
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import make_folder, write_json
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
@@ -31,6 +32,7 @@ from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.ownership import check_no_foreign_files
 
+ALL = "all"
 RERANKED = "all, re-ranked"
 
 
@@ -103,7 +105,7 @@ def rank(
 ) -> Mapping[str, RankingMetrics]:
   """Returns {row: metrics}: all branches, re-ranked if asked for, and each branch alone."""
   whole = [side.whole() for side in embeddings]
-  results = {"all": evaluate_ranking(*whole, query, gallery)}
+  results = {ALL: evaluate_ranking(*whole, query, gallery)}
   if config.rerank:
     say("re-ranking")
     options = RerankingOptions(config.rerank_k1, config.rerank_k2, config.rerank_lambda)
@@ -120,9 +122,16 @@ def show(source: Provenance, workdir: Path, results: Mapping[str, RankingMetrics
   path = workdir / "metrics.json"
   if jax.process_index() == 0:
     rows = {name: metrics.summary() for name, metrics in results.items()}
-    write_json(path, source.head() | rows)
+    found = _thresholds(source, results)
+    write_json(path, source.head() | rows | ({THRESHOLDS: found.to_json()} if found else {}))
   say("\n" + results_table(results, source.published(), source.notes()))
   say(f"metrics: {path}")
+
+
+def _thresholds(source: Provenance, results: Mapping[str, RankingMetrics]) -> Thresholds | None:
+  """Returns the thresholds of distances; re-ranked ones are of another unit."""
+  branches = {name: metrics for name, metrics in results.items() if name not in (ALL, RERANKED)}
+  return calibrated(source.people(), source.flip, results[ALL], branches)
 
 
 def results_table(

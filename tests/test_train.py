@@ -107,7 +107,9 @@ def test_run_leaves_its_results(finished: Path):
   assert [record["step"] for record in losses(finished)] == [1, 2, 3, 4]
   metrics = json.loads((finished / "metrics.json").read_text())
   rows = [name for name, value in metrics.items() if isinstance(value, dict)]
-  assert rows == ["all", "global", "adversarial", "fusion"]
+  assert rows == ["all", "global", "adversarial", "fusion", "thresholds"]
+  assert metrics["thresholds"]["whole"][0]["false_accept_rate"] == 0.01
+  assert "test people: 8 genuine" in metrics["thresholds"]["calibrated_on"]
   assert 0 < metrics["all"]["mAP"] <= 1
   assert metrics["all"]["num_queries"] == 4
   assert "<html" in (finished / "report.html").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.thresholds import THRESHOLDS
 from magnifier_jax.report.published import (
   PublishedResult,
   PublishedTable,
@@ -219,6 +220,7 @@ def read_run(workdir: Path) -> RunResult:
   metrics = _read_json(
     workdir / "metrics.json", "no results there; train the run, or evaluate it with --mode=evaluate"
   )
+  metrics.pop(THRESHOLDS, None)
   rows = {name: row for name, row in metrics.items() if isinstance(row, dict)}
   if not all(isinstance(row.get("mAP"), float) for row in (rows.get(WHOLE, {}), *rows.values())):
     raise CompareError(

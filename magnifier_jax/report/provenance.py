@@ -46,6 +46,13 @@ class Provenance(NamedTuple):
       "checkpoint_chosen_on": self.chosen_on,
     }
 
+  def people(self) -> str:
+    """Returns whom accuracies were measured on: the data set, and which of its people."""
+    people = (
+      f"{self.validation_people} {VALIDATION_PEOPLE}" if self.validation_people else TEST_PEOPLE
+    )
+    return f"{self.settings['data']['dataset']}, {people}"
+
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
     return published_table(self.settings["data"]["dataset"], self.validation_people)

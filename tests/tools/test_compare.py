@@ -55,6 +55,13 @@ def test_mean_and_sample_standard_deviation_over_seeds(two_seeds: list[Path]):
   ]
 
 
+def test_thresholds_are_no_row_of_results(tmp_path: Path):
+  thresholds = {"calibrated_on": "them", "flip": False, "whole": []}
+  rows = {"all": TWO_SEEDS[0], "thresholds": thresholds}
+  [comparison] = compare([write_run(tmp_path, small(), rows)])
+  assert comparison.rows == ["all"]
+
+
 def test_a_single_seed_has_no_spread(two_seeds: list[Path]):
   [comparison] = compare(two_seeds[:1])
   assert cells(as_markdown([comparison]), "cuhk03_small")[4] == "16.0"
