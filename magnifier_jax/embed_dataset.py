@@ -117,14 +117,10 @@ def identities(split: ReidSplit) -> Identities:
 def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
   """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated."""
 
-  def embed_images(params: Tree, batch_stats: Tree, images: jax.Array) -> dict[str, jax.Array]:
-    output, _ = network.apply(params, batch_stats, images, train=False)
-    return {name: value.astype(jnp.float32) for name, value in output.embeddings().items()}
-
   def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:
-    branches = embed_images(params, batch_stats, batch.image)
+    branches = network.embeddings(params, batch_stats, batch.image)
     if flip:
-      mirrored = embed_images(params, batch_stats, batch.image[:, :, ::-1])
+      mirrored = network.embeddings(params, batch_stats, batch.image[:, :, ::-1])
       branches = jax.tree.map(jnp.add, branches, mirrored)
     return EmbeddedBatch(branches, batch.index, batch.mask)
 

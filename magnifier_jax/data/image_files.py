@@ -7,7 +7,6 @@ Most files are that already and are stored as they are.
 """
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.data.records import SourceError
+from magnifier_jax.data.upright import turn_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Counts the changes to what becomes of a file here: copies that were prepared otherwise are stale.
@@ -23,19 +23,6 @@ READER_VERSION = 2
 
 _IMAGE_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is what Pillow calls some cameras' JPEG
 _IMAGE_MODES = ("L", "RGB")  # that are stored as they are
-_ORIENTATION = 0x0112  # the EXIF tag
-# One of these stands in every file that says how it is turned.
-_SIGNS_OF_A_TURN = (b"Exif", b"eXIf", b"exif", b"xmp")
-# What makes an image upright, by its orientation; rows are the first axis.
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-  2: lambda pixels: pixels[:, ::-1],
-  3: lambda pixels: pixels[::-1, ::-1],
-  4: lambda pixels: pixels[::-1],
-  5: lambda pixels: pixels.swapaxes(0, 1),
-  6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
-  7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
-  8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
-}
 
 
 class ImageFile(NamedTuple):
@@ -60,7 +47,7 @@ def read_image(path: Path) -> ImageFile:
   if image.format not in _IMAGE_FORMATS:
     raise SourceError(f"{path}: an image must be JPEG or PNG, this one is {image.format}")
   pixels = _decode_as_training_does(encoded, path, "image", channels=3)
-  turn = _TURNS.get(_orientation(image, encoded))
+  turn = turn_of(image, encoded)
   if turn is None and image.mode in _IMAGE_MODES:
     return ImageFile(encoded, (image.height, image.width))
   if turn is not None:
@@ -78,7 +65,7 @@ def is_plain_image(image: Image.Image, encoded: bytes) -> bool:
   return (
     image.format in _IMAGE_FORMATS
     and image.mode in _IMAGE_MODES
-    and _orientation(image, encoded) not in _TURNS
+    and turn_of(image, encoded) is None
   )
 
 
@@ -89,7 +76,7 @@ def is_plain_part_labels(image: Image.Image, encoded: bytes) -> bool:
     image: the file as Pillow opens it.
     encoded: the file.
   """
-  return image.format == "PNG" and image.mode == "L" and _orientation(image, encoded) not in _TURNS
+  return image.format == "PNG" and image.mode == "L" and turn_of(image, encoded) is None
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -190,7 +177,7 @@ def _load_png(path: Path) -> tuple[np.ndarray, bytes | None]:
   if len(image.getbands()) != 1:
     raise SourceError(f"{path}: part labels must have one channel, these have {image.mode}")
   labels = _decode_as_training_does(encoded, path, "part-label image", channels=1)[..., 0]
-  turn = _TURNS.get(_orientation(image, encoded))
+  turn = turn_of(image, encoded)
   if turn is None and image.mode == "L":
     return labels, encoded
   # TensorFlow would turn a palette's indices into its colours: such files are encoded anew.
@@ -234,18 +221,6 @@ def _decode_as_training_does(encoded: bytes, path: Path, kind: str, channels: in
 
 def _unreadable(path: Path, kind: str, reason: object) -> SourceError:
   return SourceError(f"{path}: truncated or unreadable {kind} ({reason}); replace it")
-
-
-def _orientation(image: Image.Image, encoded: bytes) -> int:
-  """Returns the EXIF orientation of an image, 1 to 8; 1, upright, where there is none."""
-  # Asking Pillow costs more than decoding a small image, and most files say nothing.
-  if not any(sign in encoded for sign in _SIGNS_OF_A_TURN):
-    return 1
-  try:
-    image.load()  # in a PNG it may stand behind the pixels
-    return image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # as many kinds; viewers show an image with damaged EXIF data as it is stored
-    return 1
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

@@ -1,6 +1,8 @@
 """Below which distance two images show one person: by false-accept rate, and calibrated on whom."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from magnifier_jax.errors import UserError
@@ -111,6 +113,29 @@ def from_json(content: Any, where: str) -> Thresholds:
     raise ThresholdError(
       f"{where}: its thresholds are damaged; evaluate the network again"
     ) from error
+
+
+def read_thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
+  """Returns the thresholds in a workdir's `metrics.json`, as they stand there.
+
+  Args:
+    workdir: of a run.
+    step: of the checkpoint that they must be of.
+
+  Returns:
+    What `from_json` reads; None where the checkpoint was not evaluated.
+
+  Raises:
+    ThresholdError: when the file is damaged.
+  """
+  path = workdir / "metrics.json"
+  try:
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return metrics.get(THRESHOLDS) if metrics.get("step") == step else None
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, AttributeError) as error:
+    raise ThresholdError(f"{path}: cannot be read ({error}); evaluate the network again") from error
 
 
 def _points(rows: Sequence[Mapping[str, Any]]) -> tuple[OperatingPoint, ...]:

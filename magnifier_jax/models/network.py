@@ -54,6 +54,17 @@ class Network(NamedTuple):
     output = model(normalized, part_labels, keep_mask, train=train)
     return output, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
+  def embeddings(self, params: Tree, batch_stats: Tree, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns what images are searched by: {branch: [B, D_branch] float32}, not normalised.
+
+    Args:
+      params: its parameters.
+      batch_stats: its running statistics.
+      images: [B, H, W, 3] uint8, RGB.
+    """
+    output, _ = self.apply(params, batch_stats, images, train=False)
+    return {name: value.astype(jnp.float32) for name, value in output.embeddings().items()}
+
   def module(self, params: Tree, batch_stats: Tree) -> MagnifierNet:
     """Puts the network together with its arrays; it takes normalised images."""
     return nnx.merge(self.graphdef, nnx.State(params), nnx.State(batch_stats), copy=True)

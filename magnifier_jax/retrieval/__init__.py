@@ -1,0 +1,1 @@
+"""Using a trained network: embed images, tell two people apart, keep a gallery and search it."""
