@@ -43,6 +43,9 @@ MAY_IMPORT = {
     "weights workdir"
   ),
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
+  "retrieval": (
+    "config data devices errors evaluation files models report trained_network train_state weights"
+  ),
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (
     "config data devices errors embed_dataset evaluation files report train_state trained_network "
@@ -54,8 +57,8 @@ MAY_IMPORT = {
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts command_line comparison config config_argument data errors export files interop "
-    "part_labelling report trained_network weights workdir"
+    "body_parts command_line comparison config config_argument data devices errors export files "
+    "interop part_labelling report retrieval trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",
 }

@@ -19,6 +19,8 @@ PROGRAMS = {
   "evaluate": _Program(
     "magnifier_jax.main", "evaluates a trained run, or saved embeddings", ("--mode=evaluate",)
   ),
+  "embed": _Program("magnifier_jax.tools.embed", "embeds images with a trained network"),
+  "search": _Program("magnifier_jax.tools.search", "finds the nearest images of a gallery"),
   "check_data": _Program("magnifier_jax.tools.check_data", "finds what is wrong with a data set"),
   "prepared_data": _Program(
     "magnifier_jax.tools.prepared_data", "lists and removes prepared copies of data sets"

@@ -57,6 +57,13 @@ class Match(NamedTuple):
   images: int = 1
 
 
+class _Content(NamedTuple):
+  """What was committed at one time."""
+
+  table: pa.Table
+  shards: list[np.ndarray]
+
+
 class Gallery:
   """A folder of embedded images.
 
@@ -87,7 +94,7 @@ class Gallery:
       raise GalleryError(
         f"{folder / gallery_files.MODEL}: damaged; embed the images anew"
       ) from error
-    self._read()
+    self._content: _Content | None = self._read()
 
   @classmethod
   def create(
@@ -131,6 +138,20 @@ class Gallery:
   def __len__(self) -> int:
     """Returns the number of rows."""
     return len(self.table)
+
+  @property
+  def table(self) -> pa.Table:
+    """The rows, as they were when the gallery was opened or last added to."""
+    if self._content is None:
+      self._content = self._read()
+    return self._content.table
+
+  @property
+  def shards(self) -> list[np.ndarray]:
+    """The vectors of the rows, [rows, D] float32 each, read from the disk as they are needed."""
+    if self._content is None:
+      self._content = self._read()
+    return self._content.shards
 
   @property
   def width(self) -> int:
@@ -200,7 +221,7 @@ class Gallery:
     if len(embedded):
       rows = pa.table(columns, schema=SCHEMA)
       gallery_files.append(self.folder, embedded.whole, rows)
-      self._read()
+      self._content = None  # is read when it is asked for: others may have added too
 
   def search(
     self,
@@ -320,9 +341,11 @@ class Gallery:
       return values.fill_null(math.nan).to_numpy()
     return values.fill_null("").to_numpy()
 
-  def _read(self) -> None:
-    shards, self.table = gallery_files.read_tables(self.folder)
-    self.shards = [gallery_files.map_vectors(self.folder, shard, self.width) for shard in shards]
+  def _read(self) -> "_Content":
+    shards, table = gallery_files.read_tables(self.folder)
+    return _Content(
+      table, [gallery_files.map_vectors(self.folder, shard, self.width) for shard in shards]
+    )
 
   def _query_vectors(self, query: EmbeddedImages | np.ndarray) -> np.ndarray:
     if isinstance(query, EmbeddedImages):

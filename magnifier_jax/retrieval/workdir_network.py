@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from magnifier_jax.devices import mesh as mesh_lib
+from magnifier_jax.evaluation.embedding import BRANCHES
 from magnifier_jax.evaluation.thresholds import read_thresholds
 from magnifier_jax.models.network import Network
 from magnifier_jax.trained_network import open_trained_network
@@ -37,7 +38,8 @@ class WorkdirNetwork:
     self.thresholds: Mapping[str, Any] | None = read_thresholds(workdir, trained.step)
     one_image = jax.ShapeDtypeStruct((1, *self.image_size_hw, 3), np.uint8)
     shapes = jax.eval_shape(trained.network.embeddings, *self._weights, one_image)
-    self.branches = {name: shape.shape[1] for name, shape in shapes.items()}
+    # JAX sorts the keys of what it returns.
+    self.branches = {name: shapes[name].shape[1] for name in BRANCHES if name in shapes}
 
   def embed_batch(self, images: np.ndarray) -> dict[str, np.ndarray]:
     """Embeds [B, H, W, 3] uint8 RGB; returns {branch: [B, D_branch] float32}."""

@@ -1,6 +1,7 @@
 """The network of a workdir embeds as its evaluation does, from files, without TensorFlow."""
 
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from magnifier_jax.retrieval.embedder import Embedder
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.weights.digest import weights_sha256
 from magnifier_jax.workdir.checkpoints import CheckpointError
-from tests.data.noise_tree import write_tree
+from tests.data.noise_tree import image_file, write_tree
 from tests.retrieval.fake_network import THRESHOLDS as SOME_THRESHOLDS
 from tests.stored_architecture import stored_architecture
 from tests.test_stored_run import STORED, longer
@@ -25,8 +26,6 @@ from tests.test_stored_run import STORED, longer
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
   """The stored run, and the architecture of its network."""
-  import tarfile
-
   folder = tmp_path_factory.mktemp("run")
   with tarfile.open(STORED) as archive:
     archive.extractall(folder, filter="data")
@@ -56,9 +55,8 @@ def test_files_are_embedded_as_evaluation_embeds_them(
   dataset = dataset_lib.load(config.data)
   evaluation = DatasetEmbedder(config, dataset, trained.network, mesh_lib.data_mesh())
   expected = evaluation.embeddings(trained.params, trained.batch_stats).gallery.whole()
-  [root] = [path for path in tmp_path.iterdir() if path.is_dir() and "cuhk" in path.name]
-  found = [next(tmp_path.rglob(f"bounding_box_test/{Path(p).name}")) for p in dataset.gallery.path]
-  assert root.is_dir()
+  folder = image_file(tmp_path, "gallery").parent
+  found = [folder / Path(path).name for path in dataset.gallery.path]
   embedded = network.embed(found)
   assert not embedded.failed
   # Pillow's resize differs by a level of 256 in places; noise enlarged shows it most.

@@ -1,18 +1,15 @@
 """The table of a user's own data set: images, whom they show, from which camera, for what."""
 
-import csv
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
+from magnifier_jax.data.csv_columns import read_columns
 from magnifier_jax.data.datasets.file_builder import ListedImage
 from magnifier_jax.data.records import SPLITS, SourceError
 from magnifier_jax.files.user_path import user_path
 
 _COLUMNS = ("image", "person", "camera", "split")
-_DELIMITERS = (",", ";", "\t")  # spreadsheets write what their country's settings say
 _CAMERA = re.compile(r"c?(\d{1,99})")
 _PERSON = re.compile(r"-?\d{1,99}")
 _TEST_SPLITS = {"query", "gallery"}
@@ -33,40 +30,16 @@ def read_table(table: Path) -> dict[str, list[ListedImage]]:
   """
   images: dict[str, list[ListedImage]] = {split: [] for split in SPLITS}
   seen: dict[str, tuple[str, ListedImage]] = {}  # by path: where, and what
-  try:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-      for line, split, image in _rows(file, table):
-        images[split].append(image)
-        listed = split
-        if image.path in seen:
-          _check_listed_again(f"{table}: line {line}", (split, image), seen[image.path])
-          listed = "query and gallery"
-        seen[image.path] = listed, image
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise SourceError(f"{table}: not a CSV file in UTF-8 ({error})") from error
-  return images
-
-
-def _rows(file: TextIO, table: Path) -> Iterator[tuple[int, str, ListedImage]]:
-  """Yields line, split and image of each row."""
-  start = file.tell()
-  heading = file.readline()
-  file.seek(start)
-  delimiter = max(_DELIMITERS, key=heading.count)
-  reader = csv.reader(file, delimiter=delimiter)
-  names = [name.strip().lower() for name in next(reader, [])]
-  missing = [name for name in _COLUMNS if name not in names]
-  if missing:
-    raise SourceError(
-      f"{table}: column {missing[0]!r} missing; the columns are {', '.join(_COLUMNS)}, divided by "
-      f"commas, semicolons or tabs, but the first line is {heading.strip()[:80]!r}"
-    )
-  places = [names.index(name) for name in _COLUMNS]
   shown, folder = os.fspath(table), os.fspath(table.parent)
-  for row in reader:
-    if row:
-      cells = [row[place].strip() if place < len(row) else "" for place in places]
-      yield reader.line_num, *_read_row(cells, folder, shown, reader.line_num)
+  for line, cells in read_columns(table, _COLUMNS):
+    split, image = _read_row(cells, folder, shown, line)
+    images[split].append(image)
+    listed = split
+    if image.path in seen:
+      _check_listed_again(f"{table}: line {line}", (split, image), seen[image.path])
+      listed = "query and gallery"
+    seen[image.path] = listed, image
+  return images
 
 
 def _read_row(cells: list[str], folder: str, table: str, line: int) -> tuple[str, ListedImage]:

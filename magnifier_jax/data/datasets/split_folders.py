@@ -72,12 +72,12 @@ def list_named(folder: Path, path: str, *, nested: bool) -> tuple[list[ListedIma
     listing = FolderListing(str(folder), nested=nested)
   except OSError as error:
     raise SourceError(f"{folder}: cannot be read ({error.strerror})") from error
-  images = [_named_image(f"{folder}/{inside}", f"{path}/{inside}") for inside in listing.paths]
+  images = [named_image(f"{folder}/{inside}", f"{path}/{inside}") for inside in listing.paths]
   people = {image.person_id for image in images}
   return images, [*_lost_people(folder, listing.other_images, people), *listing.unused]
 
 
-def _named_image(file: str, path: str) -> ListedImage:
+def named_image(file: str, path: str) -> ListedImage:
   """Returns an image of the person and camera that its name begins with, as in 0002_c1s1_7.jpg."""
   name = _NAME.match(path, path.rfind("/") + 1)
   if name is None:
@@ -91,7 +91,7 @@ def _lost_people(
   """Yields the people of whom there are images in other formats only."""
   lost: dict[int, list[str]] = {}
   for path in other_images:
-    person_id = _named_image(path, path).person_id
+    person_id = named_image(path, path).person_id
     if person_id is not None and person_id not in people:
       lost.setdefault(person_id, []).append(path)
   for person_id, paths in lost.items():

@@ -1,0 +1,101 @@
+"""Which images to embed, and what is known of each: from a folder, a CSV file or a single image."""
+
+import datetime
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from magnifier_jax.data.csv_columns import read_columns
+from magnifier_jax.data.datasets.split_folders import instead_of_images, list_named, named_image
+from magnifier_jax.data.image_folders import Unused
+from magnifier_jax.data.records import SourceError
+from magnifier_jax.files.user_path import user_path
+
+_KNOWN = ("person", "camera", "time", "track")
+
+
+class ListedImage(NamedTuple):
+  """An image file and what is known of it; '' or None is not known."""
+
+  path: str  # absolute
+  person: str = ""
+  camera: str = ""
+  time: float | None = None  # seconds since 1970, or any number that rises with time
+  track: str = ""
+
+
+class ImageList(NamedTuple):
+  """Images to embed."""
+
+  images: Sequence[ListedImage]  # each path once
+  unused: Sequence[Unused] = ()  # what lies among them and is not used
+  repeated: int = 0  # rows of a table whose image stands above
+
+
+def list_images(source: Path) -> ImageList:
+  """Lists images.
+
+  Args:
+    source: a folder, whose images may be nested and tell person and camera by names that begin
+      with person_ccamera, as 0002_c1s1_7.jpg does; a CSV file with the column image (a path: below
+      its folder, absolute, or with `~`) and perhaps person, camera, time and track; or one image.
+
+  Raises:
+    SourceError: when it is missing, has no images, or a row is wrong.
+  """
+  if source.is_dir():
+    return _list_folder(source)
+  if not source.exists():
+    raise SourceError(f"{source}: no such folder, CSV file or image")
+  if source.suffix.lower() == ".csv":
+    return _list_table(source)
+  image = named_image(str(source), source.name)
+  return ImageList([_known_by_name(image.file, image.person_id, image.camera_id)])
+
+
+def _list_folder(folder: Path) -> ImageList:
+  named, unused = list_named(folder, folder.name, nested=True)
+  if not named:
+    raise SourceError(f"{folder}: no images there{instead_of_images(unused)}")
+
+  images = [_known_by_name(image.file, image.person_id, image.camera_id) for image in named]
+  return ImageList(images, unused)
+
+
+def _known_by_name(file: str, person: int | None, camera: int | None) -> ListedImage:
+  person, camera = ("" if number is None else str(number) for number in (person, camera))
+  return ListedImage(os.path.abspath(file), person, camera)
+
+
+def _list_table(table: Path) -> ImageList:
+  images: dict[str, ListedImage] = {}
+  repeated = 0
+  for line, (image, person, camera, time, track) in read_columns(table, ("image",), _KNOWN):
+    if not image:
+      raise SourceError(f"{table}: line {line}: no image is named")
+    path = os.path.abspath(table.parent / user_path(image))
+    repeated += path in images
+    seconds = _seconds(time, f"{table}: line {line}")
+    images.setdefault(path, ListedImage(path, person, camera, seconds, track))
+  if not images:
+    raise SourceError(f"{table}: no row names an image")
+  return ImageList(list(images.values()), repeated=repeated)
+
+
+def _seconds(text: str, where: str) -> float | None:
+  if not text:
+    return None
+  try:
+    seconds = float(text)
+  except ValueError:
+    try:
+      seconds = datetime.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+      seconds = math.nan
+  if not math.isfinite(seconds):
+    raise SourceError(
+      f"{where}: time {text!r} must be a number, or a date and time as 2026-11-28T12:00:00+00:00"
+    )
+  return seconds
