@@ -127,6 +127,7 @@ def _defaults() -> ConfigDict:
         "checkpoint": "latest",
         "save_embeddings": False,
         "embeddings": "",
+        "save_ranking": 0,
       },
     }
   )

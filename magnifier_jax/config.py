@@ -222,6 +222,9 @@ class EvaluationConfig:
   checkpoint: Literal["latest", "best"]  # which one --mode=evaluate takes; best is by test mAP
   save_embeddings: bool  # True: --mode=evaluate writes WORKDIR/embeddings.npz
   embeddings: str  # such a file: --mode=evaluate ranks it, without images or a network
+  save_ranking: Annotated[
+    int, Range(0)
+  ]  # gallery images a query in WORKDIR/ranking.csv; 0: no file
 
   def __post_init__(self):
     check_path("embeddings", self.embeddings, "the images of the data set")

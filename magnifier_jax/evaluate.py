@@ -20,6 +20,7 @@ from magnifier_jax.evaluation.embeddings_file import (
 )
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 from magnifier_jax.evaluation.ranking import Identities, RankingMetrics, evaluate_ranking
+from magnifier_jax.evaluation.ranking_file import write_ranking
 from magnifier_jax.evaluation.reranking import RerankingOptions, evaluate_reranked
 from magnifier_jax.evaluation.thresholds import THRESHOLDS, Thresholds, calibrated
 from magnifier_jax.files.user_path import user_path
@@ -66,8 +67,8 @@ def evaluate_run(config: Config, workdir: Path) -> Mapping[str, RankingMetrics]:
   if config.evaluation.save_embeddings and jax.process_index() == 0:
     path = workdir / "embeddings.npz"
     saved = SavedEmbeddings(
-      IdentifiedEmbeddings(embeddings.query, query),
-      IdentifiedEmbeddings(embeddings.gallery, gallery),
+      IdentifiedEmbeddings(embeddings.query, query, dataset.query.path),
+      IdentifiedEmbeddings(embeddings.gallery, gallery, dataset.gallery.path),
       json.dumps(source._asdict()),
     )
     save_embeddings(path, saved)
@@ -97,6 +98,11 @@ def publish(
     path = workdir / "report.html"
     write_report(path, data)
     say(f"report: {path}")
+    sides = [
+      IdentifiedEmbeddings(side, who, split.path)
+      for side, who, split in zip(embeddings, (query, gallery), (dataset.query, dataset.gallery))
+    ]
+    _save_ranking(config.evaluation, workdir, *sides)
   return results
 
 
@@ -176,7 +182,22 @@ def _evaluate_saved(config: Config, workdir: Path) -> Mapping[str, RankingMetric
   results = rank(embeddings, query, gallery, config.evaluation)
   make_folder(workdir)
   show(_provenance(saved, path) or unknown_provenance(config), workdir, results)
+  if jax.process_index() == 0:
+    _save_ranking(config.evaluation, workdir, *saved[:2])
   return results
+
+
+def _save_ranking(
+  config: EvaluationConfig,
+  workdir: Path,
+  query: IdentifiedEmbeddings,
+  gallery: IdentifiedEmbeddings,
+) -> None:
+  """Writes the first gallery images of each query, where the config asks for it."""
+  if config.save_ranking:
+    path = workdir / "ranking.csv"
+    write_ranking(path, query, gallery, config.save_ranking)
+    say(f"ranking: {path}")
 
 
 def _provenance(saved: SavedEmbeddings, path: Path) -> Provenance | None:

@@ -243,9 +243,14 @@ def test_saved_embeddings_are_ranked_without_images(
 ):
   first = evaluate_run(make_config(evaluation__save_embeddings=True), finished)
   file = finished / "embeddings.npz"
-  config = make_config(evaluation__embeddings=str(file), data__manual_dir="/nowhere")
+  config = make_config(
+    evaluation__embeddings=str(file), evaluation__save_ranking=2, data__manual_dir="/nowhere"
+  )
   again = evaluate_run(config, tmp_path)
   assert {k: v.summary() for k, v in again.items()} == {k: v.summary() for k, v in first.items()}
+  _, *ranking = (tmp_path / "ranking.csv").read_text().splitlines()
+  assert len(ranking) == 2 * 4
+  assert all(line.split(",")[5].endswith(".png") for line in ranking)
 
 
 @pytest.mark.usefixtures("unreported")

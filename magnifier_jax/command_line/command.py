@@ -19,8 +19,6 @@ PROGRAMS = {
   "evaluate": _Program(
     "magnifier_jax.main", "evaluates a trained run, or saved embeddings", ("--mode=evaluate",)
   ),
-  "embed": _Program("magnifier_jax.tools.embed", "embeds images with a trained network"),
-  "search": _Program("magnifier_jax.tools.search", "finds the nearest images of a gallery"),
   "check_data": _Program("magnifier_jax.tools.check_data", "finds what is wrong with a data set"),
   "prepared_data": _Program(
     "magnifier_jax.tools.prepared_data", "lists and removes prepared copies of data sets"
@@ -30,6 +28,8 @@ PROGRAMS = {
   "export": _Program("magnifier_jax.tools.export", "writes a trained network as ONNX or StableHLO"),
   "compare": _Program("magnifier_jax.tools.compare", "puts runs beside the published numbers"),
   "ablate": _Program("magnifier_jax.tools.ablate", "trains variants and compares them"),
+  "embed": _Program("magnifier_jax.tools.embed", "embeds images with a trained network"),
+  "search": _Program("magnifier_jax.tools.search", "finds the nearest images of a gallery"),
 }
 
 

@@ -1,6 +1,6 @@
 """A file of embeddings with who is on each image: ours, or any other network's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ class IdentifiedEmbeddings(NamedTuple):
 
   embeddings: Embeddings
   identities: Identities
+  paths: Sequence[str] | None = None  # of the image files; None where nobody said them
 
 
 class SavedEmbeddings(NamedTuple):
@@ -40,9 +41,11 @@ def save_embeddings(path: Path, saved: SavedEmbeddings) -> None:
     WriteError: when it cannot be written.
   """
   arrays = {} if saved.provenance is None else {"provenance": np.array(saved.provenance)}
-  for side, (embeddings, who) in {"query": saved.query, "gallery": saved.gallery}.items():
+  for side, (embeddings, who, paths) in {"query": saved.query, "gallery": saved.gallery}.items():
     arrays |= {f"{side}/branch/{name}": vectors for name, vectors in embeddings.branches.items()}
     arrays |= {f"{side}/person_id": who.person_id, f"{side}/camera_id": who.camera_id}
+    if paths is not None:
+      arrays[f"{side}/path"] = np.array(list(paths), str)
   with replacing(path) as unfinished:
     np.savez(unfinished, **arrays)
 
@@ -95,8 +98,21 @@ def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:
     raise EmbeddingsFileError(f"{prefix}…: as many rows in each are wanted, there are {rows}")
   num_rows = next(iter(rows.values()))
   return IdentifiedEmbeddings(
-    Embeddings(branches), Identities(*(_ids(arrays[name], num_rows, name) for name in ids))
+    Embeddings(branches),
+    Identities(*(_ids(arrays[name], num_rows, name) for name in ids)),
+    _paths(arrays.get(f"{side}/path"), num_rows, f"{side}/path"),
   )
+
+
+def _paths(values: np.ndarray | None, num_rows: int, name: str) -> list[str] | None:
+  if values is None:
+    return None
+  if values.shape != (num_rows,) or values.dtype.kind != "U":
+    raise EmbeddingsFileError(
+      f"{name}: the path of each of the {num_rows} rows is wanted, got {values.dtype} of shape "
+      f"{values.shape}; leave it out where paths are not known"
+    )
+  return values.tolist()
 
 
 def _vectors(values: np.ndarray, name: str) -> np.ndarray:

@@ -28,6 +28,7 @@ WITHOUT_INFLUENCE = MappingProxyType(
     "evaluation.rerank": "re-ranked results are a row of their own",
     "evaluation.save_embeddings": "one file more",
     "evaluation.embeddings": "where embeddings lie",
+    "evaluation.save_ranking": "one file more",
   }
 )
 

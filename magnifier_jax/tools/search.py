@@ -19,13 +19,9 @@ from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import check_writable
 from magnifier_jax.retrieval.embedder import Embedder, load
 from magnifier_jax.retrieval.gallery import Gallery
+from magnifier_jax.retrieval.search_files import check_suffix, write_result
 from magnifier_jax.retrieval.search_page import TITLE
-from magnifier_jax.retrieval.search_results import (
-  SearchError,
-  SearchResult,
-  check_suffix,
-  write_result,
-)
+from magnifier_jax.retrieval.search_results import SearchError, SearchResult
 from magnifier_jax.retrieval.searching import SearchOptions, read_queries, search
 from magnifier_jax.tools.program import check_new, make_parser, run_tool
 from magnifier_jax.workdir.metrics_log import say

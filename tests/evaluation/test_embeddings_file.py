@@ -39,7 +39,8 @@ def arrays(tmp_path: Path) -> Arrays:
 
 
 def test_what_is_written_is_read(tmp_path: Path):
-  saved = SavedEmbeddings(side(0, 3), side(1, 5), '{"step": 7}')
+  query = side(0, 3)._replace(paths=["a.jpg", "b/ä.jpg", "c.jpg"])
+  saved = SavedEmbeddings(query, side(1, 5), '{"step": 7}')
   save_embeddings(tmp_path / "a.npz", saved)
   read = load_embeddings(tmp_path / "a.npz")
   assert read.provenance == saved.provenance
@@ -48,6 +49,7 @@ def test_what_is_written_is_read(tmp_path: Path):
     for name, vectors in theirs.embeddings.branches.items():
       np.testing.assert_array_equal(ours.embeddings.branches[name], vectors)
     np.testing.assert_array_equal(ours.identities, theirs.identities)
+    assert ours.paths == theirs.paths
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8])
@@ -103,6 +105,8 @@ GALLERY = "gallery/branch/global"
     (put("query/person_id", [1.0, 2.0, 3.0]), "got float64 of shape (3,)"),
     (change("query/person_id", (1,), 2**32), "query/person_id: 4294967296 in row 1 is beyond"),
     (put("query/camera_id", [["1"]]), "query/camera_id: one whole number for each"),
+    (put("query/path", ["a.jpg"]), "query/path: the path of each of the 3 rows is wanted"),
+    (put("query/path", [1, 2, 3]), "got int64 of shape (3,); leave it out where"),
   ],
 )
 def test_what_cannot_be_ranked_is_one_line(
