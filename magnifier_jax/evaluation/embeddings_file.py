@@ -1,16 +1,27 @@
-"""A file of embeddings with who is on each image: ours, or any other network's."""
+"""A file of embeddings with who is on each image: ours, or any other toolbox's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.io
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.identities import Identities
 from magnifier_jax.files.whole_file import replacing
 
+# What scripts of other toolboxes call the same: torchreid's variables, and the `pytorch_result.mat`
+# of the Market-1501 baselines, whose ids are rows of a matrix.
+_OTHER_NAMES = {
+  "query/branch/features": ("query_features", "qf", "query_f"),
+  "query/person_id": ("query_pids", "q_pids", "query_label"),
+  "query/camera_id": ("query_camids", "q_camids", "query_cam"),
+  "gallery/branch/features": ("gallery_features", "gf", "gallery_f"),
+  "gallery/person_id": ("gallery_pids", "g_pids", "gallery_label"),
+  "gallery/camera_id": ("gallery_camids", "g_camids", "gallery_cam"),
+}
 _FORMAT = "docs/evaluation.md says what belongs in it"
 
 
@@ -56,7 +67,7 @@ def load_embeddings(path: Path) -> SavedEmbeddings:
   Raises:
     EmbeddingsFileError: when the file is missing, damaged, or holds what cannot be ranked.
   """
-  arrays = _read_arrays(path)
+  arrays = _with_our_names(_read_arrays(path))
   try:
     query, gallery = (_side(arrays, side) for side in ("query", "gallery"))
     _check_same_branches(query.embeddings, gallery.embeddings)
@@ -66,8 +77,22 @@ def load_embeddings(path: Path) -> SavedEmbeddings:
   return SavedEmbeddings(query, gallery, None if written is None else str(written))
 
 
+def _with_our_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns arrays by the names of `save_embeddings`."""
+  renamed = dict(arrays)
+  for ours, theirs in _OTHER_NAMES.items():
+    found = next((name for name in theirs if name in arrays), None)
+    if found is not None and ours not in arrays:
+      values = renamed.pop(found)
+      is_row = "_id" in ours and values.ndim == 2 and 1 in values.shape
+      renamed[ours] = values.ravel() if is_row else values
+  return renamed
+
+
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
   try:
+    if path.suffix == ".mat":
+      return {name: array for name, array in scipy.io.loadmat(path).items() if name[0] != "_"}
     loaded = np.load(path)
     if isinstance(loaded, np.ndarray):
       raise EmbeddingsFileError(
@@ -81,7 +106,9 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     raise
   except Exception as error:  # a damaged archive raises almost anything
     reason = str(error).partition("\n")[0] or type(error).__name__
-    raise EmbeddingsFileError(f"{path}: not an .npz file of plain arrays ({reason})") from error
+    raise EmbeddingsFileError(
+      f"{path}: not an .npz or .mat file of plain arrays ({reason})"
+    ) from error
 
 
 def _side(arrays: Mapping[str, np.ndarray], side: str) -> IdentifiedEmbeddings:

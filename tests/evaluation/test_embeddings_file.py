@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from magnifier_jax.evaluation.embedding import Embeddings
 from magnifier_jax.evaluation.embeddings_file import (
@@ -62,6 +63,28 @@ def test_other_types_of_numbers_are_converted(tmp_path: Path, arrays: Arrays, dt
   assert query.embeddings.branches["global"].dtype == np.float32
   np.testing.assert_array_equal(query.embeddings.branches["global"], values)
   assert query.identities.person_id.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+  "names", [("qf", "q_pids", "q_camids"), ("query_f", "query_label", "query_cam")]
+)
+@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+def test_other_toolboxes_names_are_known(tmp_path: Path, names: tuple[str, str, str], suffix: str):
+  sides = {"q": side(0, 3), "g": side(1, 5)}
+  arrays = {}
+  for letter, (embeddings, who, _) in sides.items():
+    values = embeddings.branches["global"], who.person_id, who.camera_id
+    for name, array in zip(names, values):
+      name = name.replace("query", "gallery") if letter == "g" else name
+      arrays[letter + name[1:] if name[0] == "q" else name] = array
+  path = tmp_path / f"theirs{suffix}"
+  scipy.io.savemat(path, arrays) if suffix == ".mat" else np.savez(path, **arrays)
+  read = load_embeddings(path)
+  for ours, theirs in zip(read[:2], sides.values(), strict=True):
+    assert list(ours.embeddings.branches) == ["features"]
+    vectors = theirs.embeddings.branches["global"]
+    np.testing.assert_array_equal(ours.embeddings.branches["features"], vectors)
+    np.testing.assert_array_equal(ours.identities, theirs.identities)
 
 
 def change(name: str, index: tuple, value: float) -> Callable[[Arrays], None]:
@@ -124,9 +147,9 @@ def test_what_cannot_be_ranked_is_one_line(
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"", "not an .npz file of plain arrays"),
-    (b"words", "not an .npz file of plain arrays"),
-    (b"PK\x03\x04" + bytes(200), "not an .npz file of plain arrays"),
+    (b"", "not an .npz or .mat file of plain arrays"),
+    (b"words", "not an .npz or .mat file of plain arrays"),
+    (b"PK\x03\x04" + bytes(200), "not an .npz or .mat file of plain arrays"),
     (None, "cannot be read: No such file or directory"),
   ],
 )
@@ -150,7 +173,7 @@ def test_a_single_array_and_a_folder_are_named(tmp_path: Path):
 def test_arrays_of_python_objects_are_not_unpickled(tmp_path: Path, arrays: Arrays):
   arrays["query/person_id"] = np.array([1, None, "x"], object)
   np.savez(tmp_path / "own.npz", **arrays)
-  with pytest.raises(EmbeddingsFileError, match=r"not an \.npz file of plain arrays"):
+  with pytest.raises(EmbeddingsFileError, match=r"not an \.npz or \.mat file of plain arrays"):
     load_embeddings(tmp_path / "own.npz")
 
 
