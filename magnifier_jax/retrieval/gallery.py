@@ -297,25 +297,24 @@ class Gallery:
       found: rows of the gallery; with `tracklets`, rows of those.
       tracklets: that were searched in place of the gallery.
     """
+    is_found = found.row >= 0
+    rows = found.row if tracklets is None else tracklets.medoid[found.row]
+    known = iter(self._known(rows[is_found]))  # at once: a lookup costs more than a row
     matches = []
-    for vector, rows, distances in zip(queries, *found):
-      rows, distances = rows[rows >= 0], distances[rows >= 0]
-      if tracklets is None:
-        theirs, sizes = self.vectors(rows), np.ones(len(rows), np.int64)
-      else:
-        theirs, sizes = tracklets.vectors[rows], tracklets.size[rows]
-        rows = tracklets.medoid[rows]
+    for i, vector in enumerate(queries):
+      own, distances = found.row[i][is_found[i]], found.distance[i][is_found[i]]
+      theirs = self.vectors(own) if tracklets is None else tracklets.vectors[own]
+      sizes = np.ones(len(own), int) if tracklets is None else tracklets.size[own]
       by_branch = branch_distances(vector, theirs, self.branches)
       matches.append(
         [
           Match(
-            row=int(rows[i]),
-            **{name: "" if value is None else value for name, value in known.items()},
-            distance=float(distances[i]),
-            branch_distances={name: float(values[i]) for name, values in by_branch.items()},
-            images=int(sizes[i]),
+            **about,
+            distance=float(distances[j]),
+            branch_distances={name: float(values[j]) for name, values in by_branch.items()},
+            images=int(sizes[j]),
           )
-          for i, known in enumerate(self._known(rows))
+          for j, about in zip(range(len(own)), known)
         ]
       )
     return matches
@@ -356,8 +355,16 @@ class Gallery:
     return vectors
 
   def _known(self, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Returns what the table says of some rows."""
     known = self.table.take(pa.array(rows, pa.int64())).to_pylist()
-    return [row | {"time": math.nan if row["time"] is None else row["time"]} for row in known]
+    return [
+      {
+        "row": int(row),
+        **{name: "" if value is None else value for name, value in about.items()},
+        "time": math.nan if about["time"] is None else about["time"],
+      }
+      for row, about in zip(rows, known)
+    ]
 
   def _track_numbers(self) -> np.ndarray:
     """Returns a number for each track of each camera, [N] int64; −1 where there is none."""
