@@ -4,7 +4,7 @@ import concurrent.futures
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from magnifier_jax.evaluation.thresholds import ThresholdError, Thresholds, from
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.retrieval.embedded import EmbeddedImages, branch_distances, concatenate
 from magnifier_jax.retrieval.images import Failure, ImageInput, LoadedImage, load_ahead, num_threads
-from magnifier_jax.retrieval.network import EmbeddingNetwork, open_network
+from magnifier_jax.retrieval.network import EmbeddingNetwork, name_of, open_network
 
 BATCH_SIZE = 64
 _SMALL_BATCH_SIZE = 8  # for what is left over, and for the boxes of a frame
@@ -76,7 +76,7 @@ class Embedder:
     Raises:
       ThresholdError: when it has none that fit its embeddings.
     """
-    return thresholds_of(self.network.thresholds, self.network.description)
+    return thresholds_of(self.network.thresholds, name_of(self.network))
 
   def embed(self, images: ImageInput | Iterable[ImageInput]) -> EmbeddedImages:
     """Embeds images; memory grows by their vectors alone.
@@ -256,7 +256,7 @@ def load(
   return Embedder(open_network(user_path(os.fspath(source)), checkpoint), batch_size)
 
 
-def thresholds_of(content: Mapping | None, description: str) -> Thresholds:
+def thresholds_of(content: Mapping[str, Any] | None, description: str) -> Thresholds:
   """Returns the thresholds of embeddings of single images, without their mirrored ones.
 
   Args:

@@ -3,7 +3,7 @@
 import datetime
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -18,7 +18,7 @@ from magnifier_jax.retrieval.embedded import EmbeddedImages, branch_distances
 from magnifier_jax.retrieval.embedder import Embedder, thresholds_of
 from magnifier_jax.retrieval.gallery_files import SCHEMA, GalleryError
 from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows
-from magnifier_jax.retrieval.network import EmbeddingNetwork
+from magnifier_jax.retrieval.network import EmbeddingNetwork, name_of
 from magnifier_jax.retrieval.tracklets import Tracklets, pool
 
 Value = TypeVar("Value")
@@ -116,7 +116,7 @@ class Gallery:
     if (path / gallery_files.MANIFEST).exists():
       raise GalleryError(f"{path}: a gallery is there already; Gallery.open opens it")
     model = {
-      "network": network.description,
+      "network": name_of(network),
       "network_source": source,
       "weights_sha256": network.weights_sha256,
       "image_size_hw": list(network.image_size_hw),
@@ -167,21 +167,28 @@ class Gallery:
     """
     return thresholds_of(self._thresholds, self.network)
 
-  def check_weights(self, weights_sha256: str, whose: str) -> None:
+  def check_network(self, weights_sha256: str, branches: Mapping[str, int], whose: str) -> None:
     """Checks that vectors are of the gallery's network.
 
     Args:
       weights_sha256: of the network that made them.
+      branches: {branch: width}, of the vectors.
       whose: for the message.
 
     Raises:
-      GalleryError: when they are of another network: their distances would mean nothing.
+      GalleryError: when they are of another network, or of other branches of the same: distances
+        would mean nothing.
     """
     if weights_sha256 != self.weights_sha256:
       raise GalleryError(
         f"{self.folder}: its vectors are of another network ({self.network}, weights "
         f"{self.weights_sha256[:12]}…) than {whose} (weights {weights_sha256[:12]}…); embed both "
         "with the same one"
+      )
+    if list(branches.items()) != list(self.branches.items()):
+      raise GalleryError(
+        f"{self.folder}: its vectors are of the branches {', '.join(self.branches)}, {whose} of "
+        f"{', '.join(branches)}; embed both with the same"
       )
 
   def add(
@@ -208,7 +215,7 @@ class Gallery:
       GalleryError: when the vectors are of another network or damaged, or values do not fit.
       WriteError: when it cannot be written; nothing was added.
     """
-    self.check_weights(embedded.weights_sha256, "the images to add")
+    self.check_network(embedded.weights_sha256, embedded.branch_widths, "the images to add")
     _check_vectors(embedded.whole, self.width)
     columns = {
       "path": [os.path.abspath(path) if path else None for path in embedded.path],
@@ -348,7 +355,7 @@ class Gallery:
 
   def _query_vectors(self, query: EmbeddedImages | np.ndarray) -> np.ndarray:
     if isinstance(query, EmbeddedImages):
-      self.check_weights(query.weights_sha256, "the query")
+      self.check_network(query.weights_sha256, query.branch_widths, "the query")
       query = query.whole
     vectors = np.asarray(query, np.float32)
     _check_vectors(vectors, self.width)

@@ -20,14 +20,14 @@ class EmbeddingNetwork(Protocol):
   """A trained network, wherever it runs.
 
   Attributes:
-    description: which network it is and where it comes from, for people.
+    description: which network it is, for people: a sentence, or what `model.json` says.
     image_size_hw: H and W in pixels of the images that it takes.
     branches: {branch: D_branch}, in their order in the whole embedding.
     weights_sha256: of its weights, by `weights/digest.py`.
     thresholds: as in `metrics.json`; None where nobody calibrated them.
   """
 
-  description: str
+  description: str | Mapping[str, Any]
   image_size_hw: tuple[int, int]
   branches: Mapping[str, int]
   weights_sha256: str
@@ -43,6 +43,14 @@ class EmbeddingNetwork(Protocol):
       {branch: [B, D_branch] float32}, not normalised.
     """
     ...
+
+
+def name_of(network: EmbeddingNetwork) -> str:
+  """Returns which network it is, in a line for people."""
+  known = network.description
+  if isinstance(known, str):
+    return known
+  return f"{known.get('name', 'a network')}, step {known.get('step', '?')}, exported"
 
 
 def open_network(

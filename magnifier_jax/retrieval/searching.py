@@ -16,6 +16,7 @@ from magnifier_jax.retrieval.gallery_files import MANIFEST
 from magnifier_jax.retrieval.images import Failure
 from magnifier_jax.retrieval.listed_images import list_images
 from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows
+from magnifier_jax.retrieval.network import name_of
 from magnifier_jax.retrieval.search_results import Query, SearchError, SearchResult
 from magnifier_jax.retrieval.tracklets import Tracklets
 
@@ -82,7 +83,8 @@ def read_queries(
     return _queries_of_gallery(Gallery.open(source), gallery, pool_tracks)
   images = list_images(source).images
   embedder = open_network()
-  gallery.check_weights(embedder.network.weights_sha256, embedder.network.description)
+  network = embedder.network
+  gallery.check_network(network.weights_sha256, network.branches, name_of(network))
   embedded = embedder.embed(image.path for image in images)
   if not len(embedded):
     raise SearchError(f"--query: {embedded.failed[0]}")
@@ -98,7 +100,7 @@ def read_queries(
 
 
 def _queries_of_gallery(asking: Gallery, gallery: Gallery, pool_tracks: bool) -> Queries:
-  gallery.check_weights(asking.weights_sha256, str(asking.folder))
+  gallery.check_network(asking.weights_sha256, asking.branches, str(asking.folder))
   keep = asking.keep()
   rows = np.flatnonzero(keep)
   if pool_tracks:

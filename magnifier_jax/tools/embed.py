@@ -26,6 +26,7 @@ from magnifier_jax.retrieval.embedder import BATCH_SIZE, Embedder, load
 from magnifier_jax.retrieval.gallery import Gallery
 from magnifier_jax.retrieval.gallery_files import MANIFEST
 from magnifier_jax.retrieval.listed_images import ListedImage, list_images
+from magnifier_jax.retrieval.network import name_of
 from magnifier_jax.tools.program import check_new, make_parser, run_tool
 from magnifier_jax.workdir.metrics_log import Progress, say
 
@@ -58,7 +59,8 @@ def embed_to_gallery(
   """
   if (folder / MANIFEST).exists():
     gallery = Gallery.open(folder)
-    gallery.check_weights(embedder.network.weights_sha256, embedder.network.description)
+    network = embedder.network
+    gallery.check_network(network.weights_sha256, network.branches, name_of(network))
   else:
     gallery = Gallery.create(folder, embedder, str(source.absolute()))
   known = set(gallery.column("path").tolist())
@@ -165,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
     say(f"note: {listed.repeated:,} rows name an image that stands above; the first one counts")
   use_compilation_cache(None)
   embedder = load(options.network, options.checkpoint, options.batch_size)
-  say(f"{len(listed.images):,} images; network: {embedder.network.description}")
+  say(f"{len(listed.images):,} images; network: {name_of(embedder.network)}")
   if options.format == "npz":
     embedded, failed = embed_to_file(embedder, listed.images, options.output)
   else:

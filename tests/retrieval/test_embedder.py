@@ -224,3 +224,10 @@ def test_exported_networks_are_opened_as_such(
   assert isinstance(open_network(tmp_path / name), FakeNetwork)
   assert asked == [tmp_path / name]
   assert isinstance(magnifier_jax.load(tmp_path / name).embed(pictures(2)), EmbeddedImages)
+
+
+def test_an_exported_network_says_in_a_line_what_it_is():
+  network = FakeNetwork(thresholds=None)
+  network.description = {"name": "cuhk03", "step": 7, "config": {}}
+  with pytest.raises(ThresholdError, match=r"^cuhk03, step 7, exported: it has no thresholds"):
+    Embedder(network).same_person(*pictures(2))

@@ -165,6 +165,9 @@ def test_vectors_of_another_network_are_refused(gallery: Gallery):
   gallery.add(embedded(2))
   with pytest.raises(GalleryError, match="than the query"):
     gallery.search(other.embed(pictures(1)))
+  branch = dataclasses.replace(embedded(1), branch_widths={"fusion": 3, "global": 24})
+  with pytest.raises(GalleryError, match="of the branches global, fusion, the query of fusion, gl"):
+    gallery.search(branch)
 
 
 def test_damaged_vectors_and_values_that_do_not_fit_are_refused(gallery: Gallery):

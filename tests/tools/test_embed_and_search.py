@@ -16,6 +16,7 @@ from magnifier_jax.retrieval.gallery import Gallery, GalleryError
 from magnifier_jax.retrieval.search_results import SearchError
 from magnifier_jax.tools import embed, search
 from magnifier_jax.tools.program import OverwriteError
+from tests.report import browser
 from tests.retrieval.fake_network import THRESHOLDS, FakeNetwork, pictures
 
 
@@ -326,3 +327,24 @@ def test_the_network_must_be_the_gallerys(photos: Path, network: Network, tmp_pa
   (tmp_path / "run").rmdir()
   with pytest.raises(SearchError, match="--network: missing; the gallery's is a fake"):
     found(photos)
+
+
+@pytest.mark.usefixtures("network")
+def test_chromium_shows_the_page(photos: Path, tmp_path: Path):
+  if reason := browser.missing():
+    pytest.skip(reason)
+  run_embed(photos)
+  run_search(photos / "inner", "found.html", "--rerank", "--k=12")
+  path = tmp_path / "found.html"
+  with browser.running_browser(tmp_path / "profile") as chromium:
+    for width, height, phone in ((1366, 768, False), (390, 844, True)):
+      chromium.resize(width, height, phone)
+      chromium.console()
+      chromium.requested()
+      chromium.open(path)
+      asked = [url for url in chromium.requested() if url.startswith(("file:", "http"))]
+      assert (chromium.console(), asked) == ([], [path.as_uri()])
+      sizes = chromium.evaluate("return [...document.images].map(image => image.naturalWidth)")
+      assert len(sizes) == 12 * 13
+      assert min(sizes) > 0
+      assert chromium.evaluate("return document.documentElement.scrollWidth") <= width
