@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Counts the changes to what becomes of a file here: copies that were prepared otherwise are stale.
 READER_VERSION = 2
 
-_IMAGE_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is what Pillow calls some cameras' JPEG
+IMAGE_FORMATS = ("JPEG", "MPO", "PNG")  # MPO is what Pillow calls some cameras' JPEG
 _IMAGE_MODES = ("L", "RGB")  # that are stored as they are
 
 
@@ -44,7 +44,7 @@ def read_image(path: Path) -> ImageFile:
   """
   encoded = _read_bytes(path)
   image = _open(encoded, path, "image")
-  if image.format not in _IMAGE_FORMATS:
+  if image.format not in IMAGE_FORMATS:
     raise SourceError(f"{path}: an image must be JPEG or PNG, this one is {image.format}")
   pixels = _decode_as_training_does(encoded, path, "image", channels=3)
   turn = turn_of(image, encoded)
@@ -63,9 +63,7 @@ def is_plain_image(image: Image.Image, encoded: bytes) -> bool:
     encoded: the file.
   """
   return (
-    image.format in _IMAGE_FORMATS
-    and image.mode in _IMAGE_MODES
-    and turn_of(image, encoded) is None
+    image.format in IMAGE_FORMATS and image.mode in _IMAGE_MODES and turn_of(image, encoded) is None
   )
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
+from magnifier_jax.data.image_files import IMAGE_FORMATS
 from magnifier_jax.data.upright import turn_of
 
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -128,7 +129,7 @@ def decode(encoded: bytes) -> tuple[np.ndarray, bool]:
   if not encoded:
     raise _UnusableImageError("the file is empty")
   image = _guarded(lambda: Image.open(io.BytesIO(encoded)))
-  if image.format not in _FILE_FORMATS:
+  if image.format not in IMAGE_FORMATS:
     raise _UnusableImageError(f"an image must be JPEG or PNG, this one is {image.format}")
   return _pixels(image, encoded)
 

@@ -12,6 +12,7 @@ _WRITTEN = (
   "config.json",
   "metrics.json",
   "metrics.jsonl",
+  "ranking.csv",
   "report.html",
   "tensorboard",
   ORIGIN,
