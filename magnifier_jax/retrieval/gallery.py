@@ -1,11 +1,10 @@
 """A gallery on disk: vectors of one network, whose they are, and exact search among them."""
 
-import datetime
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,45 +15,22 @@ from magnifier_jax.files.user_path import user_path
 from magnifier_jax.retrieval import gallery_files
 from magnifier_jax.retrieval.embedded import EmbeddedImages, branch_distances
 from magnifier_jax.retrieval.embedder import Embedder, thresholds_of
-from magnifier_jax.retrieval.gallery_files import SCHEMA, GalleryError
+from magnifier_jax.retrieval.gallery_files import GalleryError
+from magnifier_jax.retrieval.gallery_rows import (
+  Match,
+  Name,
+  OneOrEach,
+  Time,
+  known_of,
+  names,
+  rows_table,
+  seconds,
+)
 from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows
 from magnifier_jax.retrieval.network import EmbeddingNetwork, name_of
 from magnifier_jax.retrieval.tracklets import Tracklets, pool
 
-Value = TypeVar("Value")
-OneOrEach: TypeAlias = Value | Sequence[Value | None] | None
-Name: TypeAlias = str | int
-Time: TypeAlias = float | datetime.datetime
-
 _NORM_TOLERANCE = 1e-3
-
-
-class Match(NamedTuple):
-  """A row of a gallery that was found.
-
-  Attributes:
-    row: of the gallery, from 0; of a tracklet its medoid's.
-    path: of the image; '' where it is not from a file.
-    sha256: of that file; '' likewise.
-    person: '' where it is not known, and so for the camera and the track.
-    camera: see `person`.
-    time: seconds since 1970, or in the unit of whoever added it; NaN where it is not known.
-    track: see `person`.
-    distance: squared Euclidean, to the query.
-    branch_distances: {branch: squared Euclidean distance of that branch alone}.
-    images: how many were pooled; 1 without pooling.
-  """
-
-  row: int
-  path: str
-  sha256: str
-  person: str
-  camera: str
-  time: float
-  track: str
-  distance: float
-  branch_distances: dict[str, float]
-  images: int = 1
 
 
 class _Content(NamedTuple):
@@ -217,16 +193,8 @@ class Gallery:
     """
     self.check_network(embedded.weights_sha256, embedded.branch_widths, "the images to add")
     _check_vectors(embedded.whole, self.width)
-    columns = {
-      "path": [os.path.abspath(path) if path else None for path in embedded.path],
-      "sha256": [digest or None for digest in embedded.sha256],
-      "person": _names(_each(person, embedded, "person")),
-      "camera": _names(_each(camera, embedded, "camera")),
-      "time": [_seconds(value) for value in _each(time, embedded, "time")],
-      "track": _names(_each(track, embedded, "track")),
-    }
+    rows = rows_table(embedded, person, camera, time, track)
     if len(embedded):
-      rows = pa.table(columns, schema=SCHEMA)
       gallery_files.append(self.folder, embedded.whole, rows)
       self._content = None  # is read when it is asked for: others may have added too
 
@@ -278,11 +246,11 @@ class Gallery:
     keep = np.ones(len(self), bool)
     if exclude_camera is not None:
       is_one = isinstance(exclude_camera, str | int | np.integer)
-      cameras = _names([exclude_camera] if is_one else exclude_camera)
+      cameras = names([exclude_camera] if is_one else exclude_camera)
       excluded = pc.is_in(self.table["camera"], value_set=pa.array(cameras, pa.string()))
       keep &= ~excluded.to_numpy(zero_copy_only=False)
     if time is not None:
-      start, end = map(_seconds, time)
+      start, end = map(seconds, time)
       times = self.column("time")
       keep &= (times >= start) & (times <= end)
     if not keep.any():
@@ -306,7 +274,7 @@ class Gallery:
     """
     is_found = found.row >= 0
     rows = found.row if tracklets is None else tracklets.medoid[found.row]
-    known = iter(self._known(rows[is_found]))  # at once: a lookup costs more than a row
+    known = iter(known_of(self.table, rows[is_found]))  # at once: a lookup costs more than a row
     matches = []
     for i, vector in enumerate(queries):
       own, distances = found.row[i][is_found[i]], found.distance[i][is_found[i]]
@@ -361,18 +329,6 @@ class Gallery:
     _check_vectors(vectors, self.width)
     return vectors
 
-  def _known(self, rows: np.ndarray) -> list[dict[str, Any]]:
-    """Returns what the table says of some rows."""
-    known = self.table.take(pa.array(rows, pa.int64())).to_pylist()
-    return [
-      {
-        "row": int(row),
-        **{name: "" if value is None else value for name, value in about.items()},
-        "time": math.nan if about["time"] is None else about["time"],
-      }
-      for row, about in zip(rows, known)
-    ]
-
   def _track_numbers(self) -> np.ndarray:
     """Returns a number for each track of each camera, [N] int64; −1 where there is none."""
     track, camera = self.column("track"), self.column("camera")
@@ -391,25 +347,3 @@ def _check_vectors(vectors: np.ndarray, width: int) -> None:
       f"vectors: rows must be finite and L2-normalised, but row {wrong[0]} has norm "
       f"{lengths[wrong[0]]:.4g}"
     )
-
-
-def _each(values: Any, embedded: EmbeddedImages, name: str) -> list[Any]:
-  """Returns the value of each embedded image."""
-  if values is None or isinstance(values, str | int | float | datetime.datetime | np.generic):
-    return [values] * len(embedded)
-  if len(values) != embedded.num_given:
-    raise GalleryError(
-      f"{name}: one value for all, or one for each of the {embedded.num_given} images that were "
-      f"given to embed, got {len(values)}"
-    )
-  return [values[i] for i in embedded.position]
-
-
-def _names(values: Sequence[Any]) -> list[str | None]:
-  return [None if value is None or value == "" else str(value) for value in values]
-
-
-def _seconds(value: Time | None) -> float | None:
-  if isinstance(value, datetime.datetime):
-    return value.timestamp()
-  return None if value is None else float(value)

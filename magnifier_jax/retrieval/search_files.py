@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from magnifier_jax.files.whole_file import write_text
-from magnifier_jax.retrieval.gallery import Match
+from magnifier_jax.retrieval.gallery_rows import Match
 from magnifier_jax.retrieval.search_page import render_page
 from magnifier_jax.retrieval.search_results import Query, SearchError, SearchResult
 

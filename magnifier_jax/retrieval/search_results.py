@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.pair_distances import OperatingPoint
-from magnifier_jax.retrieval.gallery import Match
+from magnifier_jax.retrieval.gallery_rows import Match
 from magnifier_jax.retrieval.images import Failure
 
 
