@@ -109,7 +109,7 @@ def test_run_leaves_its_results(finished: Path):
   rows = [name for name, value in metrics.items() if isinstance(value, dict)]
   assert rows == ["all", "global", "adversarial", "fusion", "thresholds"]
   assert metrics["thresholds"]["whole"][0]["false_accept_rate"] == 0.01
-  assert "test people: 8 genuine" in metrics["thresholds"]["calibrated_on"]
+  assert "test people: 4 genuine and 24 impostor pairs" in metrics["thresholds"]["calibrated_on"]
   assert 0 < metrics["all"]["mAP"] <= 1
   assert metrics["all"]["num_queries"] == 4
   assert "<html" in (finished / "report.html").read_text()

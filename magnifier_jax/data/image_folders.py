@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from magnifier_jax.data.image_files import IMAGE_SUFFIXES
@@ -24,6 +25,11 @@ class Unused(NamedTuple):
   def __str__(self) -> str:
     others = f", and {self.count - 1:,} more" if self.count > 1 else ""
     return f"{self.example}: {self.reason}{others}"
+
+
+def instead_of_images(unused: Sequence[Unused]) -> str:
+  """Returns what lies in a folder without images, to complete a message about it."""
+  return f" (but {unused[0]})" if unused else ""
 
 
 class FolderListing:

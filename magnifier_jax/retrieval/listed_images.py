@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from magnifier_jax.data.csv_columns import read_columns
-from magnifier_jax.data.datasets.split_folders import instead_of_images, list_named, named_image
-from magnifier_jax.data.image_folders import Unused
+from magnifier_jax.data.image_folders import FolderListing, Unused, instead_of_images
+from magnifier_jax.data.image_names import told_by_name
 from magnifier_jax.data.records import SourceError
 from magnifier_jax.files.user_path import user_path
 
@@ -51,22 +51,23 @@ def list_images(source: Path) -> ImageList:
     raise SourceError(f"{source}: no such folder, CSV file or image")
   if source.suffix.lower() == ".csv":
     return _list_table(source)
-  image = named_image(str(source), source.name)
-  return ImageList([_known_by_name(image.file, image.person_id, image.camera_id)])
+  return ImageList([_known_by_name(os.path.abspath(source))])
 
 
 def _list_folder(folder: Path) -> ImageList:
-  named, unused = list_named(folder, folder.name, nested=True)
-  if not named:
-    raise SourceError(f"{folder}: no images there{instead_of_images(unused)}")
+  try:
+    listing = FolderListing(str(folder), nested=True)
+  except OSError as error:
+    raise SourceError(f"{folder}: cannot be read ({error.strerror})") from error
+  if not listing.paths:
+    raise SourceError(f"{folder}: no images there{instead_of_images(listing.unused)}")
+  top = os.path.abspath(folder)
+  return ImageList([_known_by_name(f"{top}/{path}") for path in listing.paths], listing.unused)
 
-  images = [_known_by_name(image.file, image.person_id, image.camera_id) for image in named]
-  return ImageList(images, unused)
 
-
-def _known_by_name(file: str, person: int | None, camera: int | None) -> ListedImage:
-  person, camera = ("" if number is None else str(number) for number in (person, camera))
-  return ListedImage(os.path.abspath(file), person, camera)
+def _known_by_name(path: str) -> ListedImage:
+  told = told_by_name(path)
+  return ListedImage(path, *("" if number is None else str(number) for number in told))
 
 
 def _list_table(table: Path) -> ImageList:

@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from magnifier_jax.data import part_label_files
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, ListedImage
 from magnifier_jax.data.datasets.image_table import read_table
-from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, instead_of_images, list_named
-from magnifier_jax.data.image_folders import Unused
+from magnifier_jax.data.datasets.split_folders import SPLIT_FOLDERS, list_named
+from magnifier_jax.data.image_folders import Unused, instead_of_images
 from magnifier_jax.data.records import SPLITS, SourceError, SourceMissingError
 
 CSV_NAME = "images.csv"

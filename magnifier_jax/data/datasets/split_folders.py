@@ -1,12 +1,12 @@
 """Data sets with a folder a split and person and camera in the file names, as Market-1501 began."""
 
-import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import ClassVar
 
 from magnifier_jax.data.datasets.file_builder import FileReidBuilder, ListedImage, find_folder
-from magnifier_jax.data.image_folders import FolderListing, Unused
+from magnifier_jax.data.image_folders import FolderListing, Unused, instead_of_images
+from magnifier_jax.data.image_names import told_by_name
 from magnifier_jax.data.records import SourceError, SourceMissingError
 
 SPLIT_FOLDERS = {
@@ -14,7 +14,6 @@ SPLIT_FOLDERS = {
   "query": "query",
   "gallery": "bounding_box_test",
 }
-_NAME = re.compile(r"(?P<person_id>-?\d+)_c(?P<camera_id>\d+)(?!\d)")
 
 
 class SplitFolderBuilder(FileReidBuilder):
@@ -52,11 +51,6 @@ class SplitFolderBuilder(FileReidBuilder):
     )
 
 
-def instead_of_images(unused: Sequence[Unused]) -> str:
-  """Returns what lies in a folder without images, to complete a message about it."""
-  return f" (but {unused[0]})" if unused else ""
-
-
 def list_named(folder: Path, path: str, *, nested: bool) -> tuple[list[ListedImage], list[Unused]]:
   """Lists the images of a folder, whose names tell person and camera, and what is not used there.
 
@@ -72,17 +66,12 @@ def list_named(folder: Path, path: str, *, nested: bool) -> tuple[list[ListedIma
     listing = FolderListing(str(folder), nested=nested)
   except OSError as error:
     raise SourceError(f"{folder}: cannot be read ({error.strerror})") from error
-  images = [named_image(f"{folder}/{inside}", f"{path}/{inside}") for inside in listing.paths]
+  images = [
+    ListedImage(f"{folder}/{inside}", f"{path}/{inside}", *told_by_name(inside))
+    for inside in listing.paths
+  ]
   people = {image.person_id for image in images}
   return images, [*_lost_people(folder, listing.other_images, people), *listing.unused]
-
-
-def named_image(file: str, path: str) -> ListedImage:
-  """Returns an image of the person and camera that its name begins with, as in 0002_c1s1_7.jpg."""
-  name = _NAME.match(path, path.rfind("/") + 1)
-  if name is None:
-    return ListedImage(file, path, None, None)
-  return ListedImage(file, path, int(name["person_id"]), int(name["camera_id"]))
 
 
 def _lost_people(
@@ -91,7 +80,7 @@ def _lost_people(
   """Yields the people of whom there are images in other formats only."""
   lost: dict[int, list[str]] = {}
   for path in other_images:
-    person_id = named_image(path, path).person_id
+    person_id = told_by_name(path).person_id
     if person_id is not None and person_id not in people:
       lost.setdefault(person_id, []).append(path)
   for person_id, paths in lost.items():
