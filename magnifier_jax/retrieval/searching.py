@@ -127,6 +127,10 @@ def search(gallery: Gallery, queries: Queries, options: SearchOptions) -> Search
     raise SearchError(f"--k: must be at least 1, got {options.k}")
   threshold, calibrated_on, notes = _threshold(gallery, options.far)
   keep = gallery.keep(list(options.exclude_cameras), options.time)
+  strange = set(options.exclude_cameras) - set(gallery.column("camera").tolist())
+  notes += [
+    f"No row is of camera {camera}, which was to be left out." for camera in sorted(strange)
+  ]
   tracklets = gallery.pooled(keep) if options.pool_tracks else None
   searched = int(keep.sum()) if tracklets is None else len(tracklets.size)
   k = min(options.k, searched)

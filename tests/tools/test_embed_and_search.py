@@ -215,8 +215,9 @@ def test_a_search_finds_the_same_person(photos: Path):
     assert match["branch_distances"].keys() == {"global", "fusion"}
     assert (match["track"], match["time"], match["images"]) == (None, None, 1)
   assert {match["below_threshold"] for match in asked["matches"]} == {True, False}
-  looser = found(query, "--far=1e-2", "--k=3")
+  looser = found(query, "--far=1e-2", "--k=3", "--exclude_camera=1,door")
   assert looser["threshold"] == 0.5
+  assert looser["notes"] == ["No row is of camera door, which was to be left out."]
 
 
 @pytest.mark.usefixtures("network")
