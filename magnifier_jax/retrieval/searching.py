@@ -1,6 +1,6 @@
 """Searches a gallery for images, or for the rows of another one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,27 +127,13 @@ def search(gallery: Gallery, queries: Queries, options: SearchOptions) -> Search
     raise SearchError(f"--k: must be at least 1, got {options.k}")
   threshold, calibrated_on, notes = _threshold(gallery, options.far)
   keep = gallery.keep(list(options.exclude_cameras), options.time)
-  strange = set(options.exclude_cameras) - set(gallery.column("camera").tolist())
-  notes += [
-    f"No row is of camera {camera}, which was to be left out." for camera in sorted(strange)
-  ]
   tracklets = gallery.pooled(keep) if options.pool_tracks else None
-  searched = int(keep.sum()) if tracklets is None else len(tracklets.size)
-  k = min(options.k, searched)
-  reranked: np.ndarray | None = None
-  if options.rerank:
-    found, reranked = _reranked(gallery, queries.vectors, keep, tracklets, k)
-    notes.append("In the order of k-reciprocal re-ranking; thresholds are of the plain distances.")
-  else:
-    shards = gallery.shards if tracklets is None else [tracklets.vectors]
-    found = nearest_rows(shards, queries.vectors, k, keep if tracklets is None else None)
-  if tracklets is not None and threshold is not None:
-    notes.append("The threshold was calibrated on single images, not on tracklets.")
+  found, reranked = _nearest(gallery, queries.vectors, keep, tracklets, options)
   matches = gallery.matches(queries.vectors, found, tracklets)
   return SearchResult(
     gallery=str(gallery.folder),
     network=gallery.network,
-    searched=searched,
+    searched=int(keep.sum()) if tracklets is None else len(tracklets.size),
     pooled=options.pool_tracks,
     queries=[
       Query(*about, matches[i], None if reranked is None else reranked[i].tolist())
@@ -156,8 +142,19 @@ def search(gallery: Gallery, queries: Queries, options: SearchOptions) -> Search
     failed=queries.failed,
     threshold=threshold,
     calibrated_on=calibrated_on,
-    notes=notes,
+    notes=[*notes, *_notes(gallery, options, threshold is not None)],
   )
+
+
+def _notes(gallery: Gallery, options: SearchOptions, has_threshold: bool) -> Iterator[str]:
+  """Yields what must be known about the results."""
+  strange = set(options.exclude_cameras) - set(gallery.column("camera").tolist())
+  for camera in sorted(strange):
+    yield f"No row is of camera {camera}, which was to be left out."
+  if options.rerank:
+    yield "In the order of k-reciprocal re-ranking; thresholds are of the plain distances."
+  if options.pool_tracks and has_threshold:
+    yield "The threshold was calibrated on single images, not on tracklets."
 
 
 def _threshold(gallery: Gallery, far: float | None) -> tuple[OperatingPoint | None, str, list[str]]:
@@ -171,15 +168,20 @@ def _threshold(gallery: Gallery, far: float | None) -> tuple[OperatingPoint | No
     return None, "", [f"No threshold: {error}."]
 
 
-def _reranked(
+def _nearest(
   gallery: Gallery,
   queries: np.ndarray,
   keep: np.ndarray,
   tracklets: Tracklets | None,
-  k: int,
-) -> tuple[NearestRows, np.ndarray]:
-  """Returns the first k by re-ranked distance, with their plain distances, and the former."""
+  options: SearchOptions,
+) -> tuple[NearestRows, np.ndarray | None]:
+  """Returns the first rows, or tracklets, for each query; and their re-ranked distances if any."""
   rows = np.flatnonzero(keep) if tracklets is None else np.arange(len(tracklets.size))
+  k = min(options.k, len(rows))
+  if not options.rerank and tracklets is None:
+    return nearest_rows(gallery.shards, queries, k, keep), None
+  if not options.rerank:
+    return nearest_rows([tracklets.vectors], queries, k), None
   if len(rows) + len(queries) > _MAX_RERANKED:
     raise SearchError(
       f"--rerank: it compares all images with one another, and there are "
@@ -187,11 +189,19 @@ def _reranked(
       "search without it"
     )
   vectors = gallery.vectors(rows) if tracklets is None else tracklets.vectors
-  found, reranked = [], []
+  return _reranked(queries, vectors, rows, k)
+
+
+def _reranked(
+  queries: np.ndarray, vectors: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[NearestRows, np.ndarray]:
+  """Returns the first k by re-ranked distance, with their plain distances, and the former."""
+  found, distances, reranked = [], [], []
   for block in reranked_distances(queries, vectors):
-    columns = smallest(block, k)
-    found.append(columns)
-    reranked.append(np.take_along_axis(block, columns, axis=1))
-  columns = np.concatenate(found)
-  distances = np.square(vectors[columns] - queries[:, None]).sum(axis=2)
-  return NearestRows(rows[columns], distances), np.concatenate(reranked)
+    for distances_of_query in block:
+      columns = smallest(distances_of_query[None], k)[0]
+      query = queries[len(found)]
+      found.append(rows[columns])
+      distances.append(np.square(vectors[columns] - query).sum(axis=1))
+      reranked.append(distances_of_query[columns])
+  return NearestRows(np.stack(found), np.stack(distances)), np.stack(reranked)
