@@ -92,13 +92,6 @@ class Provenance(NamedTuple):
     )
     return f"{self.test_set}, {people}"
 
-  def people(self) -> str:
-    """Returns whom accuracies were measured on: the data set, and which of its people."""
-    people = (
-      f"{self.validation_people} {VALIDATION_PEOPLE}" if self.validation_people else TEST_PEOPLE
-    )
-    return f"{self.settings['data']['dataset']}, {people}"
-
   def published(self) -> PublishedTable:
     """Returns the published accuracies that may stand beside these."""
     return published_table(self.test_set, self.validation_people, self.trained_on, self.camera_rule)
