@@ -328,7 +328,7 @@ def test_broken_embeddings_file_is_named(make_config: MakeConfig, tmp_path: Path
   file = tmp_path / "embeddings.npz"
   file.write_bytes(b"no zip")
   config = make_config(evaluation__embeddings=str(file))
-  with pytest.raises(EmbeddingsFileError, match=r"embeddings.npz: not an .npz file"):
+  with pytest.raises(EmbeddingsFileError, match=r"embeddings.npz: not an .npz or .mat file"):
     evaluate_run(config, tmp_path / "run")
 
 
