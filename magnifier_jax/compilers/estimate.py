@@ -18,6 +18,8 @@ from magnifier_jax.errors import UserError
 
 _PACKAGE = Path(magnifier_jax.__file__).parent
 _NUM_DEAREST = 10
+# On the way to every instruction: the switch between platforms, and what traces the program here.
+_TELLS_NOTHING = ("models/platforms.py", "compilers/")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 
@@ -61,7 +63,7 @@ class Dear(NamedTuple):
   results: list[str]  # as 'bf16[32,96,48,256]'
   cost: int  # cycles of a TPU, bytes moved by a GPU
   share: float  # of all
-  source: tuple[SourceLine, ...]  # of the package, the innermost first; files relative to it
+  source: tuple[SourceLine, ...]  # innermost first, one line a file; files relative to the package
 
 
 class Estimate(NamedTuple):
@@ -186,12 +188,15 @@ def _memory(compiled: jax.stages.Compiled) -> Memory:
 
 
 def _dear(cost: Cost, total: int) -> Dear:
-  own = {}  # in order, each once: a gradient names the lines of its function several times
+  own: dict[str, int] = {}  # file → its innermost line
   for place in cost.source:
     path = Path(place.file)
     if path.is_relative_to(_PACKAGE):
-      own[SourceLine(path.relative_to(_PACKAGE).as_posix(), place.line)] = None
+      own.setdefault(path.relative_to(_PACKAGE).as_posix(), place.line)
+  source = tuple(
+    SourceLine(file, line) for file, line in own.items() if not file.startswith(_TELLS_NOTHING)
+  )
   results = [str(array) for array in cost.instruction.result]
   return Dear(
-    cost.instruction.name, cost.op_name, results, cost.amount, cost.amount / total, tuple(own)
+    cost.instruction.name, cost.op_name, results, cost.amount, cost.amount / total, source
   )
