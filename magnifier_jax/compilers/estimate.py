@@ -20,7 +20,7 @@ _PACKAGE = Path(magnifier_jax.__file__).parent
 _NUM_DEAREST = 10
 # On the way to every instruction: the switch between platforms, and what traces the program here.
 _TELLS_NOTHING = ("models/platforms.py", "compilers/")
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_GIB_OF = {"": 2**-30, "K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10}
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 
 
@@ -29,15 +29,7 @@ class CompilerError(UserError):
 
 
 class OutOfMemoryError(CompilerError):
-  """A program needs more memory than the chip has.
-
-  Attributes:
-    needed_bytes: of a device; None where the compiler does not say.
-  """
-
-  def __init__(self, message: str, needed_bytes: int | None = None):
-    super().__init__(message)
-    self.needed_bytes = needed_bytes
+  """A program needs more memory than the chip has."""
 
 
 class Memory(NamedTuple):
@@ -80,6 +72,7 @@ class Estimate(NamedTuple):
   without_estimate: dict[str, int]  # TPU: what `cycles` leaves out, {opcode: how often it runs}
   dearest: list[Dear]
   compile_seconds: float
+  hlo: str  # the compiled program
 
   @property
   def milliseconds(self) -> float | None:
@@ -128,7 +121,8 @@ def estimate(
   with _effort(-1.0 if quick and target.is_tpu else 0.0):
     compiled = _compile(lowered, target, images)
   seconds = time.monotonic() - start
-  module = hlo_text.parse(compiled.as_text())
+  hlo = compiled.as_text()
+  module = hlo_text.parse(hlo)
   told = costs.cycle_costs(module) if target.is_tpu else costs.traffic_costs(module)
   total = sum(cost.amount for cost in told)
   is_timed = target.is_tpu and not quick
@@ -144,6 +138,7 @@ def estimate(
     without_estimate=costs.without_estimate(module) if is_timed else {},
     dearest=[] if quick else [_dear(cost, total) for cost in told[:_NUM_DEAREST]],
     compile_seconds=seconds,
+    hlo=hlo,
   )
 
 
@@ -155,13 +150,13 @@ def _compile(lowered: jax.stages.Lowered, target: Target, images: int) -> jax.st
     if "RESOURCE_EXHAUSTED" not in message:
       first = message.strip().splitlines()[0]
       raise CompilerError(f"{target.name}: the compiler refuses the program: {first}") from error
-    used = _OUT_OF_MEMORY.search(message)
-    per_chip = images / target.chips
-    need = f"needs {used[1]}{used[2]} of {used[3]}{used[4]} bytes" if used else "has no room"
+    need = "has no room"
+    if used := _OUT_OF_MEMORY.search(message):
+      needed, there = (float(used[i]) * _GIB_OF[used[i + 1]] for i in (1, 3))
+      need = f"needs {needed:.2f} of {there:.2f} GiB"
     raise OutOfMemoryError(
-      f"{target.name}: a chip {need} with {per_chip:g} images; take fewer a chip, or "
-      "--config.model.rematerialize=True; --fit finds how many",
-      int(float(used[1]) * _UNITS[used[2]]) if used else None,
+      f"{target.name}: a chip {need} with {images / target.chips:g} images; take fewer a chip, or "
+      "--config.model.rematerialize=True; --fit finds how many"
     ) from error
 
 

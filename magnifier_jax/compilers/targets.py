@@ -145,7 +145,7 @@ def _tpu_devices(target: Target) -> list:
 
 
 def _check_libtpu() -> None:
-  wanted = _libtpu_of_jax()
+  wanted = libtpu_of_jax()
   install = f"pip install 'libtpu=={wanted}'" if wanted else "pip install 'jax[tpu]'"
   try:
     version = metadata.version("libtpu")
@@ -157,7 +157,7 @@ def _check_libtpu() -> None:
     )
 
 
-def _libtpu_of_jax() -> str | None:
+def libtpu_of_jax() -> str | None:
   """Returns the versions, as '0.0.42.*', that jax's extra `tpu` asks for; None: no exact one."""
   for requirement in metadata.requires("jax") or ():
     if match := re.match(r"libtpu\s*\(?==\s*([\w.*]+)", requirement):

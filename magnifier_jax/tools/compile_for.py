@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from magnifier_jax.compilers.targets import Target, open_devices, parse_target, use_no_accelerator
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.files.user_path import user_path
-from magnifier_jax.files.whole_file import check_writable, write_json
+from magnifier_jax.files.whole_file import check_writable, write_json, write_text
 from magnifier_jax.tools.program import check_new, make_parser, run_tool
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def main(argv: list[str]) -> str:
   options, overrides = _parser().parse_known_args(argv)
   target = parse_target(options.target)
   config = load_config(options.config, overrides)
-  if options.json:
-    check_new(options.json, options.overwrite)
-    check_writable(options.json)
+  for file in filter(None, (options.json, options.hlo)):
+    check_new(file, options.overwrite)
+    check_writable(file)
   devices = open_devices(target)
   # JAX must not start before `cli` has told it that there is no accelerator.
   from magnifier_jax.compilers.program import Program
@@ -65,6 +65,8 @@ def _compile(
   try:
     found = estimate(program.lower(), target, program.images, quick=options.quick)
     text, content = report.as_text(found), report.as_json(found)
+    if options.hlo:
+      write_text(options.hlo, found.hlo)
   except OutOfMemoryError as error:
     if not options.fit:
       raise
@@ -125,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
   add("--fit", action="store_true", help="also find the largest batch that fits")
   add("--quick", action="store_true", help="TPUs: memory and collectives only, much sooner")
   add("--json", type=user_path, metavar="FILE", help="also write all numbers there")
-  add("--overwrite", action="store_true", help="replace the file --json")
+  add("--hlo", type=user_path, metavar="FILE", help="also write the compiled program there")
+  add("--overwrite", action="store_true", help="replace the files --json and --hlo")
   return parser
 
 

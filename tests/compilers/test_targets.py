@@ -77,7 +77,7 @@ def test_compilers_that_do_not_fit_jax_are_named(installed: dict[str, str]):
 
 
 def test_jax_says_which_libtpu_it_wants():
-  wanted = targets._libtpu_of_jax()
+  wanted = targets.libtpu_of_jax()
   assert wanted is None or wanted[0].isdecimal()
 
 
