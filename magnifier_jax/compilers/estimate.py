@@ -18,8 +18,8 @@ from magnifier_jax.errors import UserError
 
 _PACKAGE = Path(magnifier_jax.__file__).parent
 _NUM_DEAREST = 10
-# On the way to every instruction: the switch between platforms, and what traces the program here.
-_TELLS_NOTHING = ("models/platforms.py", "compilers/")
+# On the way to every instruction: the switch between platforms, and what traces the program.
+_TELLS_NOTHING = ("models/platforms.py", "compilers/", "tools/")
 _GIB_OF = {"": 2**-30, "K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10}
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
 
