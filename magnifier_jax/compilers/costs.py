@@ -116,7 +116,7 @@ def collectives(module: Module) -> list[Collective]:
         key = channel[1] if channel else instruction.name
         by_kind[kind][key] = _payload(instruction, computation)
   found = []
-  for kind, channels in by_kind.items():
+  for kind, channels in sorted(by_kind.items()):
     by_dtype: collections.Counter[str] = collections.Counter()
     for payload in channels.values():
       by_dtype.update(payload)
