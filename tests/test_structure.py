@@ -59,8 +59,8 @@ MAY_IMPORT = {
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts command_line comparison compilers config config_argument data devices errors export "
-    "files interop part_labelling report retrieval trained_network weights workdir"
+    "body_parts command_line comparison compilers config config_argument data devices errors "
+    "export files interop part_labelling report retrieval trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",
 }
