@@ -8,6 +8,8 @@ their whole table.
   python -m magnifier_jax.main --config=configs/cuhk03.py:authors    the code, in every setting
   python -m magnifier_jax.main --config=configs/cuhk03.py:paper      the paper's figure
   python -m magnifier_jax.main --config=configs/cuhk03.py:small      ResNet-18 at 128 × 64, for CPUs
+  python -m magnifier_jax.main --config=configs/cuhk03.py:pod        256 images a batch, for 8 chips
+  python -m magnifier_jax.main --config=configs/cuhk03.py:large_pod  1,024, for 64 chips or more
 
 The rows of the published table, from the weakest on, are the variants `baseline`,
 `part_segmentation`, `adversarial`, `fusion`, `no_diversity` and `all`, which is the default;
@@ -221,6 +223,30 @@ def _small(config: ConfigDict) -> None:
   config.evaluation.initial = True
 
 
+def _pod(config: ConfigDict) -> None:
+  """256 images a batch, for 8 chips or GPUs; advice that nobody has trained with yet."""
+  config.name += "_pod"
+  _enlarge_batch(config, 4)
+
+
+def _large_pod(config: ConfigDict) -> None:
+  """1,024 images a batch, for 64 chips or more; advice that nobody has trained with yet."""
+  config.name += "_large_pod"
+  _enlarge_batch(config, 16)
+
+
+def _enlarge_batch(config: ConfigDict, times: int) -> None:
+  """More people a batch; Adam's rate grows with the root (Malladi et al., NeurIPS 2022).
+
+  An epoch has fewer updates, so the warm-up, which counts in epochs, is longer.
+  """
+  root = int(times**0.5)
+  config.data.identities_per_batch *= times
+  config.evaluation.batch_size *= times
+  config.optimizer.learning_rate *= root
+  config.optimizer.warmup_epochs *= root
+
+
 # What the network consists of and how it is trained; other data sets have these too.
 NETWORK_VARIANTS = {
   "baseline": _baseline,
@@ -232,5 +258,7 @@ NETWORK_VARIANTS = {
   "authors": _authors,
   "paper": _paper,
   "small": _small,
+  "pod": _pod,
+  "large_pod": _large_pod,
 }
 VARIANTS = {"labeled": _labeled, "detected": _detected} | NETWORK_VARIANTS

@@ -67,7 +67,7 @@ class DatasetEmbedder:
     self.dataset = dataset
     self._mesh = mesh
     self._network = network
-    self._embed_batch = _compiled_embedding(network, mesh, flip=config.evaluation.flip)
+    self._embed_batch = compiled_embedding(network, mesh, flip=config.evaluation.flip)
 
   def embeddings(self, params: Tree, batch_stats: Tree) -> TestEmbeddings:
     """Embeds both splits; prints progress on large ones."""
@@ -180,8 +180,14 @@ def _protocol(dataset: ReidDataset, config: EvaluationConfig) -> Protocol:
 
 
 @functools.lru_cache(maxsize=1)  # several data sets, one after the other, compile once
-def _compiled_embedding(network: Network, mesh: Mesh, flip: bool):
-  """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated."""
+def compiled_embedding(network: Network, mesh: Mesh, flip: bool) -> jax.stages.Wrapped:
+  """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated.
+
+  Args:
+    network: whose embeddings are wanted.
+    mesh: the batch is sharded over it.
+    flip: whether the mirrored image is embedded too, and added.
+  """
 
   def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:
     branches = network.embeddings(params, batch_stats, batch.image)

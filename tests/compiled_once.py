@@ -41,8 +41,8 @@ def compiled_once() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train_lib, "create_trainer", create_once)
     patch.setattr(train_lib, "compile_step", compile_once)
-    embedding = functools.cache(embed_dataset._compiled_embedding)
-    patch.setattr(embed_dataset, "_compiled_embedding", embedding)
+    embedding = functools.cache(embed_dataset.compiled_embedding)
+    patch.setattr(embed_dataset, "compiled_embedding", embedding)
     yield
 
 

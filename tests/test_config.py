@@ -13,7 +13,16 @@ from magnifier_jax.config import Config, ConfigError
 from tests.config_reads import fields_of, fields_read
 
 ROWS = ["baseline", "part_segmentation", "adversarial", "fusion", "no_diversity", "all"]
-NETWORKS = [*ROWS, "authors", "paper", "small", "small,baseline", "fusion,small"]
+NETWORKS = [
+  *ROWS,
+  "authors",
+  "paper",
+  "small",
+  "small,baseline",
+  "fusion,small",
+  "pod",
+  "large_pod",
+]
 VARIANTS = {
   "cuhk03": ["labeled", "detected", *NETWORKS, "detected,small"],
   "custom": ["full", *NETWORKS],
@@ -50,10 +59,20 @@ def test_variant_is_valid(file: str, variant: str):
 def test_variants_of_a_file_have_names_of_their_own(file: str):
   """A run's name is its default folder."""
   get_config = importlib.import_module(f"configs.{file}").get_config
-  names = [get_config(variant).name for variant in (*ROWS, "authors", "paper")]
+  names = [get_config(variant).name for variant in (*ROWS, "authors", "paper", "pod", "large_pod")]
   assert len(set(names)) == len(names)
   assert get_config("all").name == get_config().name
   assert get_config("small,baseline").name == f"{get_config('small').name}_baseline"
+
+
+@pytest.mark.parametrize(("variant", "devices", "times"), [("pod", 8, 4), ("large_pod", 64, 16)])
+def test_a_pods_batch_is_split_evenly_and_learns_faster(variant: str, devices: int, times: int):
+  usual, pod = (Config.from_config_dict(get_config(name)) for name in ("all", variant))
+  assert pod.data.batch_size == times * usual.data.batch_size
+  assert pod.data.batch_size % devices == pod.evaluation.batch_size % devices == 0
+  assert pod.optimizer.learning_rate == pytest.approx(times**0.5 * usual.optimizer.learning_rate)
+  assert pod.optimizer.warmup_epochs > usual.optimizer.warmup_epochs
+  assert pod.name == f"{usual.name}_{variant}"
 
 
 @pytest.mark.parametrize("variant", ["baseline", "large"])

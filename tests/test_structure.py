@@ -43,6 +43,7 @@ MAY_IMPORT = {
     "weights workdir"
   ),
   "query_occlusion": "body_parts config data embed_dataset evaluation train_state workdir",
+  "compilers": "config devices embed_dataset errors models train_state train_step",
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
   "retrieval": (
     "config data devices errors evaluation export files models report trained_network train_state "
@@ -59,8 +60,8 @@ MAY_IMPORT = {
   ),
   "comparison": "config config_argument errors evaluation files report workdir",
   "tools": (
-    "body_parts command_line comparison config config_argument data devices errors export files "
-    "interop part_labelling report retrieval trained_network weights workdir"
+    "body_parts command_line comparison compilers config config_argument data devices errors "
+    "export files interop part_labelling report retrieval trained_network weights workdir"
   ),
   "main": "command_line config config_argument devices errors evaluate files train",
 }

@@ -26,6 +26,9 @@ PROGRAMS = {
   "label_parts": _Program("magnifier_jax.tools.label_parts", "makes part labels"),
   "convert": _Program("magnifier_jax.tools.convert", "PyTorch and safetensors weights, in and out"),
   "export": _Program("magnifier_jax.tools.export", "writes a trained network as ONNX or StableHLO"),
+  "compile_for": _Program(
+    "magnifier_jax.tools.compile_for", "says what a run takes on TPUs or GPUs, without any"
+  ),
   "compare": _Program("magnifier_jax.tools.compare", "puts runs beside the published numbers"),
   "ablate": _Program("magnifier_jax.tools.ablate", "trains variants and compares them"),
   "embed": _Program("magnifier_jax.tools.embed", "embeds images with a trained network"),

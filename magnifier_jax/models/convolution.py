@@ -59,9 +59,12 @@ class Conv(nnx.Module):
     shape = (size, size, in_features, out_features)
     self.kernel = nnx.Param(torch_default(rngs.params(), shape, param_dtype_of(dtype)))
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Maps x [B, H, W, C] to [B, H/stride, W/stride, out_features]."""
-    return convolve(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.stride)
+  def __call__(self, x: jax.Array, sign: jax.Array | None = None) -> jax.Array:
+    """Maps x [B, H, W, C] to [B, H/stride, W/stride, out_features], times sign [out_features]."""
+    kernel = self.kernel[...].astype(self.dtype)
+    if sign is not None:
+      kernel *= sign.astype(self.dtype).reshape(1, 1, 1, -1)
+    return convolve(x.astype(self.dtype), kernel, self.stride)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 
+from magnifier_jax.models.cpu import recurrence as on_cpu
+from magnifier_jax.models.platforms import cpu_or_default
+
 # U(±1/√fan_in), the default of PyTorch's convolutions and linear layers.
 torch_default = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 tiny_normal = initializers.normal(stddev=1e-3)
@@ -49,6 +52,27 @@ class BatchNorm(nnx.Module):
       normalized = _normalize(x, scale, bias, self.mean[...], self.var[...], self.epsilon)
     return normalized.astype(self.dtype)
 
+  def of_pooled(self, x: jax.Array, pooled: jax.Array, sign: jax.Array, train: bool) -> jax.Array:
+    """Normalises the maxima of windows of x, as if x had been normalised before the pooling.
+
+    A maximum is one under any rising function, and where the scale is not negative, normalising
+    rises. Fewer pixels are normalised, and fewer summed up for the gradient.
+
+    Args:
+      x: [B, H, W, C], whose statistics count, with the sign that makes `sign · scale` ≥ 0.
+      pooled: [B, h, w, C], maxima of x.
+      sign: [C], what x is multiplied by.
+      train: as in `__call__`.
+    """
+    scale, bias = sign * self.scale[...], self.bias[...]
+    if train:
+      normalized, mean, var = _normalize_by_batch_of(x, pooled, scale, bias, self.epsilon)
+      self._update_statistics(sign * mean, var, x.size // mean.size)
+    else:
+      mean, var = sign * self.mean[...], self.var[...]
+      normalized = _normalize(pooled, scale, bias, mean, var, self.epsilon)
+    return normalized.astype(self.dtype)
+
   def _update_statistics(self, mean: jax.Array, var: jax.Array, count: int) -> None:
     unbiased = var * (count / max(count - 1, 1))
     self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
@@ -68,14 +92,21 @@ def _normalize_by_batch(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns x normalised by its own statistics, and these: mean, and the variance of the batch.
 
-  The variance is E[x²] − E[x]²: sums over x, where x − E[x] would be an array of its own on a CPU.
   The gradient is two more sums, fewer than JAX's. None flows through the statistics.
+  """
+  mean, var = _statistics(x, scale)
+  return _normalize(x.astype(scale.dtype), scale, bias, mean, var, epsilon), mean, var
+
+
+def _statistics(x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns mean and variance of a batch.
+
+  The variance is E[x²] − E[x]²: sums over x, where x − E[x] would be an array of its own on a CPU.
   """
   axes = _batch_axes(x, scale)
   x = x.astype(scale.dtype)
   mean = x.mean(axes)
-  var = jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
-  return _normalize(x, scale, bias, mean, var, epsilon), mean, var
+  return mean, jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
 
 
 def _normalize_forward(
@@ -90,21 +121,75 @@ def _normalize_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   x, scale, mean, var = saved
   grad, *_ = grads
-  axes, dtype = _batch_axes(x, scale), x.dtype
+  dtype = x.dtype
   x = x.astype(scale.dtype)
-  inverse_std = jax.lax.rsqrt(var + epsilon)
-  grad_bias = grad.sum(axes)
-  grad_scale = ((grad * x).sum(axes) - mean * grad_bias) * inverse_std
-  # scale / std · (grad − E[grad] − x̂ E[grad · x̂]), as a product with grad, one with x and a sum.
   count = x.size // mean.size
-  of_grad = scale * inverse_std
-  of_x = of_grad * inverse_std * grad_scale / count
-  offset = mean * of_x - of_grad * grad_bias / count
+  of_grad, of_x, offset, grad_scale, grad_bias = _gradient(
+    grad, x, scale, mean, var, epsilon, count
+  )
   grad_x = grad * _expand(of_grad, x) - x * _expand(of_x, x) + _expand(offset, x)
   return grad_x.astype(dtype), grad_scale, grad_bias
 
 
+def _gradient(
+  grad: jax.Array,
+  x: jax.Array,
+  scale: jax.Array,
+  mean: jax.Array,
+  var: jax.Array,
+  epsilon: float,
+  count: int,
+) -> tuple[jax.Array, ...]:
+  """Returns the factors of grad and x and the constant in x's gradient, and scale's and bias's.
+
+  scale / std · (grad − E[grad] − x̂ E[grad · x̂]) is a product with grad, one with x and a sum.
+  """
+  axes = _batch_axes(x, scale)
+  inverse_std = jax.lax.rsqrt(var + epsilon)
+  grad_bias = grad.sum(axes)
+  grad_scale = ((grad * x).sum(axes) - mean * grad_bias) * inverse_std
+  of_grad = scale * inverse_std
+  of_x = of_grad * inverse_std * grad_scale / count
+  offset = mean * of_x - of_grad * grad_bias / count
+  return of_grad, of_x, offset, grad_scale, grad_bias
+
+
 _normalize_by_batch.defvjp(_normalize_forward, _normalize_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalize_by_batch_of(
+  x: jax.Array, pooled: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns `pooled` normalised by the statistics of x, and these, as `_normalize_by_batch`."""
+  mean, var = _statistics(x, scale)
+  return _normalize(pooled.astype(scale.dtype), scale, bias, mean, var, epsilon), mean, var
+
+
+def _normalize_of_forward(
+  x: jax.Array, pooled: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[tuple, tuple]:
+  normalized, mean, var = _normalize_by_batch_of(x, pooled, scale, bias, epsilon)
+  return (normalized, mean, var), (x, pooled, scale, mean, var)
+
+
+def _normalize_of_backward(
+  epsilon: float, saved: tuple, grads: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Sums over `pooled`: pixels of x that are not maxima have no gradient but the statistics'."""
+  x, pooled, scale, mean, var = saved
+  grad, *_ = grads
+  wide = pooled.astype(scale.dtype)
+  count = x.size // mean.size
+  of_grad, of_x, offset, grad_scale, grad_bias = _gradient(
+    grad, wide, scale, mean, var, epsilon, count
+  )
+  grad_x = _expand(offset, x) - x.astype(scale.dtype) * _expand(of_x, x)
+  grad_pooled = grad * _expand(of_grad, grad)
+  return grad_x.astype(x.dtype), grad_pooled.astype(pooled.dtype), grad_scale, grad_bias
+
+
+_normalize_by_batch_of.defvjp(_normalize_of_forward, _normalize_of_backward)
 
 
 def _batch_axes(x: jax.Array, scale: jax.Array) -> tuple[int, ...]:
@@ -161,15 +246,71 @@ class RecurrentLayer(nnx.Module):
     projected = sequence.astype(dtype) @ self.kernel_input[...].astype(dtype)
     projected += self.bias_input[...].astype(dtype).reshape(1, 1, -1)
     bias_hidden = self.bias_hidden[...].astype(dtype).reshape(1, -1)
-    update: Callable = {"lstm": _lstm_update, "gru": _gru_update}[self.cell]
+    return recur(projected.swapaxes(0, 1), kernel_hidden, bias_hidden, self.cell)
 
-    def step(state: tuple, from_input: jax.Array) -> tuple[tuple, None]:
-      from_hidden = state[0] @ kernel_hidden + bias_hidden
-      return update(state, from_input, from_hidden), None
 
-    zeros = jnp.zeros((sequence.shape[0], self.features), dtype)
-    (hidden, _), _ = jax.lax.scan(step, (zeros, zeros), projected.swapaxes(0, 1))
-    return hidden
+def recur(projected: jax.Array, kernel: jax.Array, bias: jax.Array, cell: str) -> jax.Array:
+  """Returns the last hidden state [B, H] of a recurrent layer.
+
+  Args:
+    projected: [S, B, G] what each step's input gives to its gates.
+    kernel: [H, G] from the hidden state to the gates.
+    bias: [1, G] of that product.
+    cell: 'lstm' or 'gru'.
+  """
+  update: Callable = {"lstm": _lstm_update, "gru": _gru_update}[cell]
+  return cpu_or_default(
+    projected,
+    kernel,
+    bias,
+    cpu=functools.partial(on_cpu.recur, update),
+    default=functools.partial(_unrolled, update),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unrolled(
+  update: Callable, projected: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> jax.Array:
+  """Recurs step by step without a loop; the sequence is short.
+
+  The kernel's gradient is one product over all steps, in place of the sum of one a step.
+  """
+  offsets = jnp.broadcast_to(bias, projected.shape)
+  return _steps(update, kernel, projected, offsets)[0]
+
+
+def _steps(
+  update: Callable, kernel: jax.Array, projected: jax.Array, offsets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the last hidden state [B, H], and those before each step [S, B, H]."""
+  zeros = jnp.zeros((projected.shape[1], kernel.shape[0]), kernel.dtype)
+  state, before = (zeros, zeros), []
+  for from_input, offset in zip(projected, offsets):
+    before.append(state[0])
+    state = update(state, from_input, state[0] @ kernel + offset)
+  return state[0], jnp.stack(before)
+
+
+def _unrolled_forward(
+  update: Callable, projected: jax.Array, kernel: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple]:
+  offsets = jnp.broadcast_to(bias, projected.shape)
+  steps = functools.partial(_steps, update, kernel)
+  hidden, backward, before = jax.vjp(steps, projected, offsets, has_aux=True)
+  return hidden, (backward, before)
+
+
+def _unrolled_backward(
+  update: Callable, saved: tuple, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  backward, before = saved
+  grad_projected, grad_offsets = backward(grad)
+  grad_kernel = jnp.einsum("SBH,SBG->HG", before, grad_offsets)
+  return grad_projected, grad_kernel, grad_offsets.sum(axis=(0, 1))[None]
+
+
+_unrolled.defvjp(_unrolled_forward, _unrolled_backward)
 
 
 def _lstm_update(state: tuple, from_input: jax.Array, from_hidden: jax.Array) -> tuple:

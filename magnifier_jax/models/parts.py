@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.models.cpu import part_pooling as on_cpu
+from magnifier_jax.models.layers import param_dtype_of
 from magnifier_jax.models.platforms import cpu_or_default
 
 
@@ -74,13 +75,28 @@ def _masked_maxima_backward(
   wanted: tuple[int, ...], saved: tuple[jax.Array, jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, None]:
   features, labels, maxima = saved
-  total = jnp.zeros_like(features)
+  own_maxima = _of_own_part(maxima, labels, wanted, other=-1)  # features are not negative
+  is_maximum = features == own_maxima
+  # A product with the masks counts them: on TPU v5e, in a third of the time of sums over masks.
+  masks = jnp.stack([labels == label for label in wanted], axis=-1)
+  number = jnp.einsum(
+    "BHWS,BHWC->BSC",
+    masks.astype(features.dtype),
+    is_maximum.astype(features.dtype),
+    preferred_element_type=param_dtype_of(features.dtype),
+  )
+  share = (grad / jnp.maximum(number, 1)).astype(grad.dtype)
+  return jnp.where(is_maximum, _of_own_part(share, labels, wanted, other=0), 0), None
+
+
+def _of_own_part(
+  values: jax.Array, labels: jax.Array, wanted: tuple[int, ...], other: float
+) -> jax.Array:
+  """Returns values [B, S, C] of the part that each pixel has, [B, H, W, C]; `other` without one."""
+  total = jnp.full((*labels.shape, values.shape[-1]), other, values.dtype)
   for part, label in enumerate(wanted):
-    is_maximum = (features == maxima[:, part, None, None]) & (labels == label)[..., None]
-    number = is_maximum.sum((1, 2), dtype=grad.dtype)
-    share = grad[:, part] / jnp.maximum(number, 1)
-    total = jnp.where(is_maximum, share[:, None, None], total)
-  return total, None
+    total = jnp.where((labels == label)[..., None], values[:, part, None, None], total)
+  return total
 
 
 _masked_maxima.defvjp(_masked_maxima_forward, _masked_maxima_backward)

@@ -221,7 +221,9 @@ class Embedder:
     lengths = np.linalg.norm(vectors, axis=1)
     sound = np.isfinite(lengths) & (lengths > 0)
     lost = [
-      Failure(image.path or f"image {image.position}", "the network gives no finite embedding")
+      Failure(
+        image.path or f"image {image.position}", "the network gives NaN, infinity or zeros alone"
+      )
       for image, is_sound in zip(batch, sound)
       if not is_sound
     ]

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from PIL import Image
 
+import magnifier_jax
 from magnifier_jax.data.synthetic.pedestrians import draw_pedestrian
 from magnifier_jax.export import exporting, packages
 from magnifier_jax.export.description import MetricsError, describe
@@ -78,6 +79,23 @@ def folder(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> dict[str, Any]:
   """What `model.json` says."""
   return json.loads((folder / "model.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["", "model.onnx"])
+def test_it_embeds_into_the_gallery_of_its_workdir(
+  lstm: Case, workdir: Path, folder: Path, tmp_path: Path, name: str
+):
+  exported = magnifier_jax.load(folder / name)
+  images = list(lstm.reference.images)
+  embedded = exported.embed(images)
+  np.testing.assert_allclose(embedded.whole, lstm.reference.embeddings, atol=1e-4)
+  assert exported.thresholds.at(1e-3, "fusion").distance_threshold == 0.8
+  gallery = magnifier_jax.Gallery.create(tmp_path / "people", magnifier_jax.load(workdir))
+  gallery.add(embedded)
+  found = gallery.search(embedded, k=1)
+  assert [matches[0].row for matches in found] == list(range(len(images)))
+  verdict = exported.same_person(images[0], images[0])
+  assert (verdict.same, verdict.threshold) == (True, 0.5)
 
 
 def test_model_json_says_what_a_user_must_know(lstm: Case, model: dict[str, Any]):

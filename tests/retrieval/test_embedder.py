@@ -67,18 +67,21 @@ def test_failures_are_listed_and_rows_know_their_images(tmp_path: Path):
   files = write_pictures(tmp_path, 4)
   files[1].write_bytes(b"")
   white = np.full((16, 8, 3), 255, np.uint8)  # of which the network makes NaN
-  embedded = Embedder(FakeNetwork(), batch_size=2).embed([*files, white, tmp_path / "none.jpg"])
+  gray = np.full((16, 8, 3), 128, np.uint8)  # of which it makes zeros
+  images = [*files, white, tmp_path / "none.jpg", gray]
+  embedded = Embedder(FakeNetwork(), batch_size=2).embed(images)
   assert embedded.position.tolist() == [0, 2, 3]
   assert [Path(path).name for path in embedded.path] == ["0000.png", "0002.png", "0003.png"]
   assert sorted(embedded.failed) == sorted(
     [
       (str(files[1]), "the file is empty"),
-      ("image 4", "the network gives no finite embedding"),
+      ("image 4", "the network gives NaN, infinity or zeros alone"),
+      ("image 6", "the network gives NaN, infinity or zeros alone"),
       (str(tmp_path / "none.jpg"), "cannot be read: No such file or directory"),
     ]
   )
   np.testing.assert_allclose(embedded.whole, expected(pictures(4)[[0, 2, 3]]), atol=1e-6)
-  assert (len(embedded), embedded.num_given) == (3, 6)
+  assert (len(embedded), embedded.num_given) == (3, 7)
 
 
 @pytest.mark.parametrize("images", [[], ["nowhere.png"]])

@@ -1,0 +1,1 @@
+"""What the compilers of TPUs and GPUs say about our programs, on any machine."""
