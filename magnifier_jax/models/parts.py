@@ -77,7 +77,8 @@ def _masked_maxima_backward(
   features, labels, maxima = saved
   own_maxima = _of_own_part(maxima, labels, wanted, other=-1)  # features are not negative
   is_maximum = features == own_maxima
-  # A product with the masks counts them: on TPU v5e, in a third of the time of sums over masks.
+  # A product with the masks counts them. With a sum for each mask, pooling and its gradient took
+  # 0.92 M cycles in place of 0.69 on TPU v5e.
   masks = jnp.stack([labels == label for label in wanted], axis=-1)
   number = jnp.einsum(
     "BHWS,BHWC->BSC",
