@@ -205,7 +205,12 @@ def test_reference_file_gives_the_golden_embedding(tmp_path: Path, monkeypatch: 
   write_weights(tmp_path / "reference.pth", weights)
   import_file(config, tmp_path / "reference.pth", tmp_path)
 
-  split = _GoldenSplit(name="golden", person_id=np.zeros(8, int), camera_id=np.arange(8))
+  split = _GoldenSplit(
+    name="golden",
+    person_id=np.zeros(8, int),
+    camera_id=np.arange(8),
+    path=[f"{row}.png" for row in range(8)],
+  )
   dataset = SimpleNamespace(name=config.data.dataset, query=split, gallery=split)
   one_device = mesh_lib.data_mesh(jax.devices()[:1])
   monkeypatch.setattr(mesh_lib, "data_mesh", lambda: one_device)
