@@ -69,13 +69,15 @@ def create(folder: Path, model: Mapping[str, Any]) -> None:
   """
   make_folder(folder)
   with writing(folder):
-    there = {entry.name for entry in folder.iterdir()} - {MODEL, _LOCK, _VECTORS, _ROWS}
-  if there:
-    raise GalleryError(f"{folder}: not empty, it has {sorted(there)[0]}; name a new folder")
-  make_folder(folder / _VECTORS)
-  make_folder(folder / _ROWS)
+    there = {entry.name for entry in folder.iterdir()}
+  # The lock comes first, so with it the others are what a killed `create` has left.
+  foreign = there - {MODEL, _LOCK, _VECTORS, _ROWS} if _LOCK in there else there
+  if foreign:
+    raise GalleryError(f"{folder}: not empty, it has {min(foreign)}; name a new folder")
   with writing(folder / _LOCK):
     (folder / _LOCK).touch()
+  make_folder(folder / _VECTORS)
+  make_folder(folder / _ROWS)
   write_json(folder / MODEL, dict(model))
   _write_manifest(folder, [])
 

@@ -186,6 +186,24 @@ def test_damaged_vectors_and_values_that_do_not_fit_are_refused(gallery: Gallery
     gallery.search(part)
 
 
+@pytest.mark.parametrize("theirs", ["model.json", "rows/notes.txt", "vectors/000000.npy"])
+def test_files_of_the_users_with_a_gallerys_names_stay(tmp_path: Path, theirs: str):
+  file = tmp_path / theirs
+  file.parent.mkdir(exist_ok=True)
+  file.write_text("mine")
+  with pytest.raises(GalleryError, match="not empty"):
+    Gallery.create(tmp_path, EMBEDDER)
+  assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+  assert file.read_text() == "mine"
+
+
+def test_what_a_killed_creation_left_becomes_a_gallery(gallery: Gallery):
+  (gallery.folder / gallery_files.MANIFEST).unlink()
+  made = Gallery.create(gallery.folder, EMBEDDER)
+  made.add(embedded(3))
+  assert len(Gallery.open(gallery.folder)) == 3
+
+
 def test_nothing_of_the_users_becomes_a_gallery(gallery: Gallery, tmp_path: Path):
   with pytest.raises(GalleryError, match="a gallery is there already"):
     Gallery.create(gallery.folder, EMBEDDER)
