@@ -18,7 +18,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.config_argument import load_config
 from magnifier_jax.errors import UserError
 from magnifier_jax.files.user_path import user_path
-from magnifier_jax.tools.program import check_new, make_parser, run_tool
+from magnifier_jax.tools.program import add_checkpoint, check_new, make_parser, run_tool
 
 
 class ConvertError(UserError):
@@ -106,12 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar="FILE[:VARIANT]",
     help="of the network in the file; fields follow as --config.field=value",
   )
-  add(
-    "--checkpoint",
-    choices=("latest", "best"),
-    default="latest",
-    help="of a workdir; best is by mAP",
-  )
+  add_checkpoint(parser)
   add("--overwrite", action="store_true", help="replace the file --to")
   return parser
 

@@ -27,7 +27,7 @@ from magnifier_jax.retrieval.gallery import Gallery
 from magnifier_jax.retrieval.gallery_files import MANIFEST
 from magnifier_jax.retrieval.listed_images import ListedImage, list_images
 from magnifier_jax.retrieval.network import name_of
-from magnifier_jax.tools.program import check_new, make_parser, run_tool
+from magnifier_jax.tools.program import add_checkpoint, check_new, make_parser, run_tool
 from magnifier_jax.workdir.metrics_log import Progress, say
 
 _COMMIT_ROWS = 2048  # rows that are written at once
@@ -203,12 +203,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   add("--output", **path, help="the gallery, a folder; or the file for --format=npz")
   add("--format", choices=("gallery", "npz"), default="gallery", help="default: %(default)s")
-  add(
-    "--checkpoint",
-    choices=("latest", "best"),
-    default="latest",
-    help="of a workdir; best is by mAP",
-  )
+  add_checkpoint(parser)
   add("--batch_size", type=int, default=BATCH_SIZE, metavar="N", help="default: %(default)s")
   add("--strict", action="store_true", help="exit code 1 when an image could not be embedded")
   add("--overwrite", action="store_true", help="replace the file of --format=npz")

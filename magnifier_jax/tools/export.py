@@ -21,7 +21,7 @@ from magnifier_jax.export.layout import NETWORK_FILES
 from magnifier_jax.export.packages import ExportError
 from magnifier_jax.export.signature import INPUTS
 from magnifier_jax.files.user_path import user_path
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import add_checkpoint, make_parser, run_tool
 
 if TYPE_CHECKING:
   from magnifier_jax.export.gate import NearTie
@@ -97,12 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     default=INPUTS[0],
     help="float32: NCHW, normalised outside; uint8: NHWC pixels (%(default)s)",
   )
-  add(
-    "--checkpoint",
-    choices=("latest", "best"),
-    default="latest",
-    help="which of the workdir's; best is by mAP (%(default)s)",
-  )
+  add_checkpoint(parser)
   add("--overwrite", action="store_true", help="replace a folder that was exported before")
   return parser
 

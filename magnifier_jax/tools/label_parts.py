@@ -32,7 +32,7 @@ from magnifier_jax.part_labelling.class_maps import CLASS_MAPS, find_class_map
 from magnifier_jax.part_labelling.labeller import LabellingError, PartLabeller
 from magnifier_jax.part_labelling.labelling import Coverage, LabelFolder, Place
 from magnifier_jax.part_labelling.photographs import Photographs
-from magnifier_jax.tools.program import make_parser, run_tool
+from magnifier_jax.tools.program import add_checkpoint, make_parser, run_tool
 
 _NAMED = 10  # images without labels that are printed a split
 
@@ -207,9 +207,7 @@ def _parser() -> argparse.ArgumentParser:
   network.add_argument(
     "--workdir", required=True, type=user_path, metavar="FOLDER", help="of the run"
   )
-  network.add_argument(
-    "--checkpoint", choices=("latest", "best"), default="latest", help="best is by mAP"
-  )
+  add_checkpoint(network)
   network.add_argument(
     "--share_steps",
     type=_count,

@@ -27,6 +27,16 @@ def make_parser(tool: str, description: str) -> argparse.ArgumentParser:
   )
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+  """Adds the option `--checkpoint`, for tools that open a workdir."""
+  parser.add_argument(
+    "--checkpoint",
+    choices=("latest", "best"),
+    default="latest",
+    help="which of a workdir's; best is by mAP (%(default)s)",
+  )
+
+
 class OverwriteError(UserError):
   """A file that a tool would write is there already."""
 
