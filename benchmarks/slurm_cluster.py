@@ -156,8 +156,13 @@ class SlurmCluster:
     self._start_daemon(node, "slurmd", "-D", "-N", node)
 
   def wait_until_down(self, node: str, timeout_s: float = 120) -> None:
-    """Returns when SLURM has noticed that a node is lost."""
-    _wait_until(lambda: "down" in self.run("sinfo", "-h", f"--nodes={node}", "-o%T"), timeout_s)
+    """Returns when SLURM has noticed that a node is lost.
+
+    Raises:
+      RuntimeError: after the time, with what the daemons say.
+    """
+    position = NODES.index(node)
+    self._wait_for_states(lambda states: "down" in "".join(states[position:][:1]), timeout_s)
 
   def wait_until_idle(self, timeout_s: float = 60) -> None:
     """Returns when no node has work and all are up.
@@ -165,8 +170,11 @@ class SlurmCluster:
     Raises:
       RuntimeError: after the time, with what the daemons say.
     """
+    self._wait_for_states(lambda states: states == ["idle"] * len(NODES), timeout_s)
+
+  def _wait_for_states(self, condition: Callable[[list[str]], bool], timeout_s: float) -> None:
     try:
-      _wait_until(lambda: self._node_states() == ["idle"] * len(NODES), timeout_s)
+      _wait_until(lambda: condition(self._node_states()), timeout_s)
     except TimeoutError:
       raise RuntimeError(f"the nodes are {self._node_states()}\n{self._logs()}") from None
 

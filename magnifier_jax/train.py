@@ -150,6 +150,7 @@ class _Run:
       self._save(state)
       evaluation = self._evaluate_checkpoint(state)
     self.checkpoints.close()
+    self.preemption.release()  # from here on a checkpoint manager can no longer be asked
     self.log.close()
     metrics = self._publish(state, evaluation)
     if untrained is not None:
@@ -230,7 +231,7 @@ class _Run:
       self.log.close()
       # A launcher ends the others as soon as one has left, which would be their second SIGTERM.
       multihost_utils.sync_global_devices("saved because of SIGTERM")
-      self.preemption.release(self.checkpoints.wait)
+      self.preemption.release()
       raise Preempted(f"SIGTERM: step {int(state.step)} is saved; the same command goes on from it")
     self.preemption.release(self.checkpoints.wait)
 

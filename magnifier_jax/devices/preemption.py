@@ -19,6 +19,10 @@ _SAVED = b"SIGTERM: nothing that was trained is lost; the same command goes on\n
 _UNSAVED = b"second SIGTERM: left without saving; the same command goes on from a checkpoint\n"
 
 
+def _nothing() -> None:
+  """Finishes what has been finished."""
+
+
 class Preempted(Exception):
   """The run has saved its state and ends; the message is the whole story."""
 
@@ -34,7 +38,7 @@ class Preemption:
     self.agreed = False
     self._received = False
     self._unsaved = False
-    self._finish_saving: Callable[[], None] = lambda: None
+    self._finish_saving = _nothing
     self._lock = threading.Lock()
     self._sender: int | None = None
     self._any_process = None  # jitted, [devices] int32 → scalar
@@ -68,13 +72,13 @@ class Preemption:
     with self._lock:
       self._unsaved = True
 
-  def release(self, finish_saving: Callable[[], None]) -> None:
+  def release(self, finish_saving: Callable[[], None] = _nothing) -> None:
     """From now on everything is saved, or on its way: SIGTERM ends the process.
 
     So does one that came before, unless the processes have agreed on it: then the loop leaves.
 
     Args:
-      finish_saving: returns when what is on its way has arrived.
+      finish_saving: returns when what is on its way has arrived; by default nothing is.
     """
     with self._lock:
       self._unsaved = False

@@ -82,3 +82,11 @@ preemption.release(finish)"""
   assert code == 143
   assert out == ("noted\ndone\n" if signals == 1 else "")
   assert errors == "SIGTERM: nothing that was trained is lost; the same command goes on\n"
+
+
+def test_what_saves_is_not_asked_once_everything_is_saved(repository: Path):
+  program = """
+preemption.hold()
+preemption.release(lambda: print("asked", flush=True))
+preemption.release()"""
+  assert run(program, _BLOCK, 1, repository)[:2] == (143, "")
