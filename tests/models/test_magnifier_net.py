@@ -1,6 +1,7 @@
 """Size, switches and dtypes of the whole network."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,13 @@ from flax import nnx
 
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config, ModelConfig
-from magnifier_jax.models.magnifier_net import MagnifierNet
+from magnifier_jax.devices.mesh import data_mesh, options_to_run_once
+from magnifier_jax.models.magnifier_net import MagnifierNet, MagnifierNetOutput
+from magnifier_jax.models.network import create_network
 from magnifier_jax.models.resnet import ResNet
+from magnifier_jax.train_state import Tree
+
+from ..drawn_weights import drawn_weights
 
 REFERENCE = Config.from_config_dict(get_config()).model
 SMALL = Config.from_config_dict(get_config("small")).model
@@ -98,10 +104,15 @@ def test_bfloat16_keeps_parameters_and_statistics_in_float32():
 
 
 def test_initial_classifiers_are_small_and_convolutions_are_pytorchs():
-  model = MagnifierNet(SMALL, 400, rngs=nnx.Rngs(params=0))
-  classifier = np.asarray(model.global_branch.classifier.kernel[...])
+  @jax.jit
+  def draw() -> tuple[jax.Array, jax.Array]:
+    # The other weights are not computed: nobody asks for them.
+    model = MagnifierNet(SMALL, 400, rngs=nnx.Rngs(params=0))
+    classifier, conv = model.global_branch.classifier, model.backbone.stage4.block0.conv1
+    return classifier.kernel[...], conv.kernel[...]
+
+  classifier, kernel = (np.asarray(array) for array in draw())
   np.testing.assert_allclose(classifier.std(), 1e-3, rtol=0.02)
-  kernel = np.asarray(model.backbone.stage4.block0.conv1.kernel[...])
   bound = (256 * 9) ** -0.5
   assert np.abs(kernel).max() <= bound
   np.testing.assert_allclose(kernel.std(), bound / 3**0.5, rtol=0.01)
@@ -109,13 +120,21 @@ def test_initial_classifiers_are_small_and_convolutions_are_pytorchs():
 
 @pytest.mark.parametrize("last_stride", [1, 2])
 def test_evaluation_pools_by_the_parts_that_it_predicts(last_stride: int):
-  config = dataclasses.replace(SMALL, last_stride=last_stride)
-  model = MagnifierNet(config, NUM_PEOPLE, rngs=nnx.Rngs(params=0))
-  images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 128, 64, 3)), jnp.float32)
-  predicted = model(images, train=False)
-  labels = predicted.segmentation_logits.argmax(axis=-1)
+  values = get_config("small")
+  values.model.update(backbone="resnet10_narrow", last_stride=last_stride)
+  network, init = create_network(Config.from_config_dict(values), NUM_PEOPLE)
+  params, stats = drawn_weights(init)
+  images = np.random.default_rng(0).standard_normal((2, 128, 64, 3)).astype(np.float32)
+
+  @functools.partial(jax.jit, compiler_options=options_to_run_once(data_mesh(jax.devices()[:1])))
+  def run(params: Tree, stats: Tree) -> tuple[jax.Array, MagnifierNetOutput, MagnifierNetOutput]:
+    model = network.module(params, stats)
+    predicted = model(images, train=False)
+    labels = predicted.segmentation_logits.argmax(axis=-1)
+    return labels, predicted, model(images, labels, train=False)
+
+  labels, predicted, given = run(params, stats)
   assert len(np.unique(labels)) > 1
-  given = model(images, labels, train=False)
   np.testing.assert_allclose(
     predicted.fusion_branch.part_features, given.fusion_branch.part_features, rtol=1e-5, atol=1e-6
   )
