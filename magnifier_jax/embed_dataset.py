@@ -138,8 +138,12 @@ class DatasetEmbedder:
         reported = done
         say(f"  embedding {split.name}: {done} of {len(split)} images, {progress.left()} left")
 
+    def embed_batch(batch: "EvaluationBatch") -> EmbeddedBatch:
+      rows = (batch.index, batch.mask)
+      return EmbeddedBatch(*self._embed_batch(params, batch_stats, batch.image, rows))
+
     return embed(
-      lambda batch: self._embed_batch(params, batch_stats, batch),
+      embed_batch,
       self._batches(split, change),
       len(split),
       report,
@@ -181,7 +185,9 @@ def _protocol(dataset: ReidDataset, config: EvaluationConfig) -> Protocol:
 
 @functools.lru_cache(maxsize=1)  # several data sets, one after the other, compile once
 def compiled_embedding(network: Network, mesh: Mesh, flip: bool) -> jax.stages.Wrapped:
-  """Returns jitted (params, batch_stats, batch) → `EmbeddedBatch`, replicated.
+  """Returns jitted (params, batch_stats, images, rows) → ({branch: embeddings}, *rows), replicated.
+
+  `rows` are arrays about the images, a tuple of any number of them.
 
   Args:
     network: whose embeddings are wanted.
@@ -189,17 +195,19 @@ def compiled_embedding(network: Network, mesh: Mesh, flip: bool) -> jax.stages.W
     flip: whether the mirrored image is embedded too, and added.
   """
 
-  def embed_batch(params: Tree, batch_stats: Tree, batch: "EvaluationBatch") -> EmbeddedBatch:
-    branches = network.embeddings(params, batch_stats, batch.image)
+  def embed_batch(
+    params: Tree, batch_stats: Tree, images: jax.Array, rows: tuple[jax.Array, ...]
+  ) -> tuple:
+    branches = network.embeddings(params, batch_stats, images)
     if flip:
-      mirrored = network.embeddings(params, batch_stats, batch.image[:, :, ::-1])
+      mirrored = network.embeddings(params, batch_stats, images[:, :, ::-1])
       branches = jax.tree.map(jnp.add, branches, mirrored)
-    return EmbeddedBatch(branches, batch.index, batch.mask)
+    return branches, *rows
 
   on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return jax.jit(
     embed_batch,
-    in_shardings=(on_all, on_all, over_batch),
+    in_shardings=(on_all, on_all, over_batch, over_batch),
     out_shardings=on_all,
     compiler_options=mesh_lib.compiler_options(mesh, network.dtype, train=False),
   )

@@ -46,8 +46,8 @@ MAY_IMPORT = {
   "compilers": "config devices embed_dataset errors models train_state train_step",
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
   "retrieval": (
-    "config data devices errors evaluation export files models report trained_network train_state "
-    "weights"
+    "config data devices embed_dataset errors evaluation export files models report "
+    "trained_network train_state weights"
   ),
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,6 @@ from magnifier_jax.train_step import create_trainer
 
 What = Literal["train", "embed"]
 _STEPS_PER_EPOCH = 100  # a constant of the schedules, of no consequence here
-
-
-class _EvaluationImages(NamedTuple):
-  """What the embedding reads of an evaluation batch."""
-
-  image: Any
-  index: Any
-  mask: Any
 
 
 class Program(NamedTuple):
@@ -92,13 +84,10 @@ def _lower_embedding(config: Config, num_people: int, mesh: Mesh) -> jax.stages.
   mesh_lib.check_batch_size(images, mesh, "config.evaluation.batch_size")
   network, init = create_network(config, num_people)
   params, batch_stats = jax.eval_shape(lambda: init(jax.random.key(0)))
-  batch = _EvaluationImages(
-    image=_array(images, *config.data.image_size_hw, 3),
-    index=_array(images, dtype=jnp.int32),
-    mask=_array(images),
-  )
+  pixels = _array(images, *config.data.image_size_hw, 3)
+  rows = (_array(images, dtype=jnp.int32), _array(images))
   embedding = compiled_embedding(network, mesh, flip=config.evaluation.flip)
-  return embedding.lower(params, batch_stats, batch)
+  return embedding.lower(params, batch_stats, pixels, rows)
 
 
 def _array(*shape: int, dtype: jnp.dtype = jnp.uint8) -> jax.ShapeDtypeStruct:

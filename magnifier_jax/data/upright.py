@@ -8,6 +8,8 @@ from PIL import Image
 _ORIENTATION = 0x0112  # the EXIF tag
 # One of these stands in every file that says how it is turned.
 _SIGNS_OF_A_TURN = (b"Exif", b"eXIf", b"exif", b"xmp")
+# Likewise, in what Pillow has read of a file; Image.getexif looks at these.
+_KEYS_OF_A_TURN = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 # What makes an image upright, by its orientation; rows are the first axis.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
   2: lambda pixels: pixels[:, ::-1],
@@ -37,6 +39,8 @@ def turn_of(
     return None
   try:
     image.load()  # in a PNG it may stand behind the pixels
+    if not any(key in image.info for key in _KEYS_OF_A_TURN):
+      return None
     return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
   except Exception:  # as many kinds; viewers show an image with damaged EXIF data as it is stored
     return None

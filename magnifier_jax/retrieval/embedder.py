@@ -197,8 +197,9 @@ class Embedder:
     while start < len(batch):
       size = self._padded_size(len(batch) - start)
       piece = batch[start : start + size]
-      images = np.zeros((size, *self.network.image_size_hw, 3), np.uint8)
+      images = np.empty((size, *self.network.image_size_hw, 3), np.uint8)
       np.stack([image.pixels for image in piece], out=images[: len(piece)])
+      images[len(piece) :] = 0
       branches = self.network.embed_batch(images)
       whole = np.concatenate([branches[name] for name in self.network.branches], axis=1)
       pieces.append(whole[: len(piece)])

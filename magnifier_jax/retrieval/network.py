@@ -75,6 +75,6 @@ def open_network(
     return open_exported(source)
   if (source / _GALLERY).exists():
     raise NetworkError(f"{source}: a gallery, not a network; name the network's workdir")
-  from magnifier_jax.retrieval.workdir_network import WorkdirNetwork
+  from magnifier_jax.retrieval.workdir_network import open_workdir
 
-  return WorkdirNetwork(source, checkpoint)
+  return open_workdir(source, checkpoint)
