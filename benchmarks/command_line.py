@@ -112,12 +112,12 @@ def run_comparisons(task: str, arguments: argparse.Namespace) -> None:
     SideError: when a side fails.
   """
   require_torch()
-  variants = _available(arguments.variants, arguments.device)
+  variants = available_variants(arguments.variants, arguments.device)
   here = machine("jax", "flax", "torch")
   print(", ".join(f"{name} {value}" for name, value in here.items()), flush=True)
   comparisons = []
   for work in works(task, arguments):
-    comparisons.append(compare(work, variants, arguments.rounds, _say_probe))
+    comparisons.append(compare(work, variants, arguments.rounds, say_probe))
     _print_comparison(comparisons[-1])
   print(_LEGEND)
   if arguments.json:
@@ -183,7 +183,8 @@ def _print_comparison(comparison: SideComparison) -> None:
   print(f"{comparison.steps_per_turn} in a turn", flush=True)
 
 
-def _say_probe(probe: Probe) -> None:
+def say_probe(probe: Probe) -> None:
+  """Prints what a variant of the twin was measured at."""
   if probe.seconds is None:
     said = "failed: " + (probe.error.strip().splitlines() or [""])[-1]
   else:
@@ -191,7 +192,7 @@ def _say_probe(probe: Probe) -> None:
   print(f"PyTorch, {probe.variant}: {said}", flush=True)
 
 
-def _available(variants: Sequence[str], device: str) -> list[str]:
+def available_variants(variants: Sequence[str], device: str) -> list[str]:
   """Leaves out what cannot be compiled here."""
   compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
   if device == "gpu" or shutil.which(compiler):

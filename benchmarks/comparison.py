@@ -16,7 +16,7 @@ VARIANTS = tuple(f"{form}{mode}" for form in MEMORY_FORMATS for mode in ("", "+c
 ALL_VARIANTS = (*MEMORY_FORMATS, *(f"{form}+{mode}" for form in MEMORY_FORMATS for mode in MODES))
 
 _TURN_SECONDS = 1.0  # at least, so that a turn is long beside what starting it costs
-_SETTLE_SECONDS = 0.3  # Intel's OpenMP spins 0.2 s for more work before its threads sleep
+SETTLE_SECONDS = 0.3  # Intel's OpenMP spins 0.2 s for more work before its threads sleep
 _PROBE_TURNS = 2
 # Inductor's own setting for inference: weights become constants, folded with BatchNorm.
 _PYTORCH_ENVIRONMENT = {"train_step": {}, "embedding": {"TORCHINDUCTOR_FREEZING": "1"}}
@@ -75,16 +75,18 @@ class SideComparison(NamedTuple):
 
 def jax_worker(work: Work, devices: int = 1, cores: int | None = None) -> Worker:
   """Starts our side; see `JaxSide`."""
-  flags = os.environ.get("XLA_FLAGS", "")
-  environment = {
-    "cpu": {
-      "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-    },
-    "gpu": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # PyTorch is on the same card
-  }[work.device]
   factory = "benchmarks.jax_side:JaxSide"
-  return Worker("JAX", factory, work, devices, cores, environment=environment)
+  return Worker("JAX", factory, work, devices, cores, environment=_jax_environment(work, devices))
+
+
+def _jax_environment(work: Work, devices: int) -> dict[str, str]:
+  if work.device == "gpu":
+    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # PyTorch is on the same card
+  flags = os.environ.get("XLA_FLAGS", "")
+  return {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+  }
 
 
 def pytorch_worker(work: Work, variant: str) -> Worker:
@@ -92,6 +94,19 @@ def pytorch_worker(work: Work, variant: str) -> Worker:
   environment = _PYTORCH_ENVIRONMENT[work.task]
   factory = "benchmarks.pytorch_side:PytorchSide"
   return Worker("PyTorch", factory, work, variant, environment=environment)
+
+
+def file_workers(work: Work, files: Sequence[str], variant: str) -> tuple[Worker, Worker]:
+  """Starts both sides of `embed_files`; see `file_sides`."""
+  environment = _jax_environment(work, devices=1)
+  ours = Worker("JAX", "benchmarks.file_sides:JaxFiles", work, files, environment=environment)
+  theirs = Worker(
+    "PyTorch",
+    "benchmarks.file_sides:PytorchFiles",
+    *(work, files, variant),
+    environment=_PYTORCH_ENVIRONMENT[work.task],
+  )
+  return ours, theirs
 
 
 def probe_variants(
@@ -165,7 +180,7 @@ def alternate(sides: Sequence[Worker], rounds: int, steps: int) -> list[SideResu
   for number in range(rounds):
     order = range(len(sides)) if number % 2 == 0 else reversed(range(len(sides)))
     for index in order:
-      time.sleep(_SETTLE_SECONDS)
+      time.sleep(SETTLE_SECONDS)
       first_steps[index] += sides[index].call("lap", 1).cpu_seconds
       laps[index].append(sides[index].call("lap", steps))
   used = [side.call("cpu_seconds") - start for side, start in zip(sides, before)]

@@ -29,6 +29,9 @@ class PytorchSide(Side):
 
   Raises:
     UserError: when PyTorch finds no GPU, and the work wants one.
+
+  Attributes:
+    twin: the network.
   """
 
   def __init__(self, work: Work, variant: str):
@@ -49,7 +52,7 @@ class PytorchSide(Side):
       # Else the graph breaks at the LSTM, and the rest is compiled again until PyTorch gives up. A
       # training step is no faster for it, and takes five times as long to compile.
       torch._dynamo.config.allow_rnn = True
-    self._twin = Twin(work.config(), NUM_PEOPLE, options)
+    self.twin = Twin(work.config(), NUM_PEOPLE, options)
     arrays = draw_batch(work)
     tensors = {name: torch.from_numpy(array) for name, array in arrays._asdict().items()}
     tensors["person_id"] = tensors["person_id"].long()
@@ -59,9 +62,9 @@ class PytorchSide(Side):
     """Does steps one after the other, and waits for the last."""
     for _ in range(steps):
       if self.work.task == "train_step":
-        self._twin.step(self._batch)
+        self.twin.step(self._batch)
       else:
-        self._twin.embed(self._batch.image)
+        self.twin.embed(self._batch.image)
     self._wait()
 
   def matrix_product(self, size: int) -> Callable[[int], None]:
