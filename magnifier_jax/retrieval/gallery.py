@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,27 +10,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from magnifier_jax.evaluation.thresholds import Thresholds
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.retrieval import gallery_files
+from magnifier_jax.retrieval.approximate import ApproximateIndex, open_index
 from magnifier_jax.retrieval.embedded import EmbeddedImages, branch_distances
-from magnifier_jax.retrieval.embedder import Embedder, thresholds_of
+from magnifier_jax.retrieval.embedder import Embedder
 from magnifier_jax.retrieval.gallery_files import GalleryError
+from magnifier_jax.retrieval.gallery_model import GalleryModel, model_of
 from magnifier_jax.retrieval.gallery_rows import (
   Match,
   Name,
   OneOrEach,
   Time,
   known_of,
-  names,
   rows_table,
   seconds,
+  several_names,
 )
-from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows
-from magnifier_jax.retrieval.network import EmbeddingNetwork, name_of
+from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows, vectors_of
+from magnifier_jax.retrieval.network import EmbeddingNetwork
 from magnifier_jax.retrieval.tracklets import Tracklets, pool
-
-_NORM_TOLERANCE = 1e-3
 
 
 class _Content(NamedTuple):
@@ -40,7 +39,7 @@ class _Content(NamedTuple):
   shards: list[np.ndarray]
 
 
-class Gallery:
+class Gallery(GalleryModel):
   """A folder of embedded images.
 
   What `add` returned from is on the disk; what it was doing when the process was killed is not
@@ -50,26 +49,13 @@ class Gallery:
 
   Attributes:
     folder: of its files.
-    branches: {branch: width}, of the vectors.
-    weights_sha256: of the network that made them.
-    network: description of that network.
-    network_source: path that it was opened from; '' where it is not known.
   """
 
   def __init__(self, folder: Path):
     """Opens a gallery; see `open`."""
     self.folder = folder
     model = gallery_files.read_model(folder)
-    try:
-      self.branches = {str(name): int(width) for name, width in model["branches"].items()}
-      self.weights_sha256 = str(model["weights_sha256"])
-      self.network = str(model["network"])
-      self.network_source = str(model["network_source"])
-      self._thresholds = model["thresholds"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise GalleryError(
-        f"{folder / gallery_files.MODEL}: damaged; embed the images anew"
-      ) from error
+    super().__init__(model, str(folder), str(folder / gallery_files.MODEL))
     self._content: _Content | None = self._read()
 
   @classmethod
@@ -87,19 +73,10 @@ class Gallery:
       GalleryError: when something is there already.
       WriteError: when it cannot be written.
     """
-    network = network.network if isinstance(network, Embedder) else network
     path = user_path(os.fspath(folder))
     if (path / gallery_files.MANIFEST).exists():
       raise GalleryError(f"{path}: a gallery is there already; Gallery.open opens it")
-    model = {
-      "network": name_of(network),
-      "network_source": source,
-      "weights_sha256": network.weights_sha256,
-      "image_size_hw": list(network.image_size_hw),
-      "branches": dict(network.branches),
-      "thresholds": network.thresholds,
-    }
-    gallery_files.create(path, model)
+    gallery_files.create(path, model_of(network, source))
     return cls(path)
 
   @classmethod
@@ -129,44 +106,6 @@ class Gallery:
       self._content = self._read()
     return self._content.shards
 
-  @property
-  def width(self) -> int:
-    """D, of the vectors."""
-    return sum(self.branches.values())
-
-  @property
-  def thresholds(self) -> Thresholds:
-    """The thresholds of its network.
-
-    Raises:
-      ThresholdError: when it has none.
-    """
-    return thresholds_of(self._thresholds, self.network)
-
-  def check_network(self, weights_sha256: str, branches: Mapping[str, int], whose: str) -> None:
-    """Checks that vectors are of the gallery's network.
-
-    Args:
-      weights_sha256: of the network that made them.
-      branches: {branch: width}, of the vectors.
-      whose: for the message.
-
-    Raises:
-      GalleryError: when they are of another network, or of other branches of the same: distances
-        would mean nothing.
-    """
-    if weights_sha256 != self.weights_sha256:
-      raise GalleryError(
-        f"{self.folder}: its vectors are of another network ({self.network}, weights "
-        f"{self.weights_sha256[:12]}…) than {whose} (weights {weights_sha256[:12]}…); embed both "
-        "with the same one"
-      )
-    if list(branches.items()) != list(self.branches.items()):
-      raise GalleryError(
-        f"{self.folder}: its vectors are of the branches {', '.join(self.branches)}, {whose} of "
-        f"{', '.join(branches)}; embed both with the same"
-      )
-
   def add(
     self,
     embedded: EmbeddedImages,
@@ -191,8 +130,7 @@ class Gallery:
       GalleryError: when the vectors are of another network or damaged, or values do not fit.
       WriteError: when it cannot be written; nothing was added.
     """
-    self.check_network(embedded.weights_sha256, embedded.branch_widths, "the images to add")
-    _check_vectors(embedded.whole, self.width)
+    self.check_added(embedded)
     rows = rows_table(embedded, person, camera, time, track)
     if len(embedded):
       gallery_files.append(self.folder, embedded.whole, rows)
@@ -206,8 +144,9 @@ class Gallery:
     exclude_camera: Name | Sequence[Name] | None = None,
     time: tuple[Time, Time] | None = None,
     pool_tracks: bool = False,
+    index: ApproximateIndex | None = None,
   ) -> list[list[Match]]:
-    """Finds the nearest rows, exactly.
+    """Finds the nearest rows; exactly, but with an index.
 
     Args:
       query: embedded images, or vectors [Q, D] float32, L2-normalised.
@@ -215,6 +154,7 @@ class Gallery:
       exclude_camera: cameras whose rows are left out; those of no known camera are searched.
       time: only rows from the first to the second, both included.
       pool_tracks: whether the images of a track are searched as one, by their mean.
+      index: what `index` returned, to look at a part of the rows only; not with `pool_tracks`.
 
     Returns:
       The matches of each query, nearest first, ties by row.
@@ -222,16 +162,33 @@ class Gallery:
     Raises:
       GalleryError: when nothing is left to search, or the query does not fit.
     """
-    vectors = self._query_vectors(query)
-    if k < 1:
-      raise GalleryError(f"k: must be at least 1, got {k}")
+    vectors = self.query_vectors(query, k)
     keep = self.keep(exclude_camera, time)
+    if index is not None and pool_tracks:
+      raise GalleryError("index: tracks that are pooled are searched exactly; leave one out")
+    if index is not None:
+      return self.matches(vectors, index.search(self.shards, vectors, k, keep))
     if pool_tracks:
       tracklets = self.pooled(keep)
       found = nearest_rows([tracklets.vectors], vectors, min(k, len(tracklets.size)))
       return self.matches(vectors, found, tracklets)
     found = nearest_rows(self.shards, vectors, min(k, int(keep.sum())), keep)
     return self.matches(vectors, found)
+
+  def index(self, on_progress: Callable[[str], None] = lambda line: None) -> ApproximateIndex:
+    """Opens the index for approximate search that lies beside the vectors.
+
+    It is built where there is none, where it is of other vectors, and where the gallery has grown
+    by more than a tenth.
+
+    Args:
+      on_progress: is told what takes time, in lines for people.
+
+    Raises:
+      IndexingError: when FAISS is not installed, or the gallery is too small.
+      WriteError: when it cannot be written.
+    """
+    return open_index(self.folder, self.shards, on_progress)
 
   def keep(
     self,
@@ -245,17 +202,15 @@ class Gallery:
     """
     keep = np.ones(len(self), bool)
     if exclude_camera is not None:
-      is_one = isinstance(exclude_camera, str | int | np.integer)
-      cameras = names([exclude_camera] if is_one else exclude_camera)
-      excluded = pc.is_in(self.table["camera"], value_set=pa.array(cameras, pa.string()))
+      cameras = pa.array(several_names(exclude_camera), pa.string())
+      excluded = pc.is_in(self.table["camera"], value_set=cameras)
       keep &= ~excluded.to_numpy(zero_copy_only=False)
     if time is not None:
       start, end = map(seconds, time)
       times = self.column("time")
       keep &= (times >= start) & (times <= end)
     if not keep.any():
-      why = "it is empty" if len(self) == 0 else f"the filters leave none of its {len(self)} rows"
-      raise GalleryError(f"{self.folder}: nothing to search, {why}")
+      raise self.nothing_to_search(len(self))
     return keep
 
   def pooled(self, keep: np.ndarray) -> Tracklets:
@@ -296,13 +251,9 @@ class Gallery:
 
   def vectors(self, rows: np.ndarray) -> np.ndarray:
     """Returns the vectors of some rows, [rows, D] float32."""
-    vectors = np.empty((len(rows), self.width), np.float32)
-    first = 0
-    for shard in self.shards:
-      here = (rows >= first) & (rows < first + len(shard))
-      vectors[here] = shard[rows[here] - first]
-      first += len(shard)
-    return vectors
+    if not self.shards:
+      return np.empty((0, self.width), np.float32)
+    return vectors_of(self.shards, rows)
 
   def column(self, name: str) -> np.ndarray:
     """Returns what is known of all rows: an array of text, '' where it is not; times are numbers.
@@ -321,29 +272,9 @@ class Gallery:
       table, [gallery_files.map_vectors(self.folder, shard, self.width) for shard in shards]
     )
 
-  def _query_vectors(self, query: EmbeddedImages | np.ndarray) -> np.ndarray:
-    if isinstance(query, EmbeddedImages):
-      self.check_network(query.weights_sha256, query.branch_widths, "the query")
-      query = query.whole
-    vectors = np.asarray(query, np.float32)
-    _check_vectors(vectors, self.width)
-    return vectors
-
   def _track_numbers(self) -> np.ndarray:
     """Returns a number for each track of each camera, [N] int64; −1 where there is none."""
     track, camera = self.column("track"), self.column("camera")
     names = np.char.add(np.char.add(camera.astype(str), "\0"), track.astype(str))
     _, number = np.unique(names, return_inverse=True)
     return np.where(track == "", -1, number)
-
-
-def _check_vectors(vectors: np.ndarray, width: int) -> None:
-  if vectors.ndim != 2 or vectors.shape[1] != width:
-    raise GalleryError(f"vectors: [N, {width}] is wanted, got shape {vectors.shape}")
-  lengths = np.linalg.norm(vectors, axis=1)
-  wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _NORM_TOLERANCE))  # NaN among them
-  if len(wrong):
-    raise GalleryError(
-      f"vectors: rows must be finite and L2-normalised, but row {wrong[0]} has norm "
-      f"{lengths[wrong[0]]:.4g}"
-    )

@@ -98,6 +98,13 @@ def names(values: Sequence[Any]) -> list[str | None]:
   return [None if value is None or value == "" else str(value) for value in values]
 
 
+def several_names(one_or_several: Name | Sequence[Name]) -> list[str]:
+  """Returns one name, or several, as a list of text."""
+  is_one = isinstance(one_or_several, str | int | np.integer)
+  known = names([one_or_several] if is_one else one_or_several)
+  return [name for name in known if name is not None]
+
+
 def seconds(value: Time | None) -> float | None:
   """Returns a time as a number: of a datetime, seconds since 1970."""
   if isinstance(value, datetime.datetime):

@@ -1,6 +1,6 @@
 """Exact search: the product of queries and gallery, shard by shard, with the k nearest kept."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,14 +62,28 @@ def _search_shard(
       block[:, dropped] = np.inf
     columns = smallest(block, k)
     found = NearestRows(rows[columns], np.take_along_axis(block, columns, axis=1))
-    _merge(slice(start, start + len(block)), found, best)
+    queries_here = slice(start, start + len(block))
+    kept_best = merged(NearestRows(*(side[queries_here] for side in best)), found)
+    best.row[queries_here], best.distance[queries_here] = kept_best
     start += len(block)
 
 
-def _merge(queries: slice, found: NearestRows, best: NearestRows) -> None:
-  """Keeps the nearest of what was known, whose rows come first, and what was found."""
-  row = np.concatenate([best.row[queries], found.row], axis=1)
-  distance = np.concatenate([best.distance[queries], found.distance], axis=1)
+def merged(best: NearestRows, found: NearestRows) -> NearestRows:
+  """Returns the nearest of both, as many as `best` has, whose rows come first in ties."""
+  row = np.concatenate([best.row, found.row], axis=1)
+  distance = np.concatenate([best.distance, found.distance], axis=1)
   order = np.argsort(distance, axis=1, kind="stable")[:, : best.row.shape[1]]
-  best.row[queries] = np.take_along_axis(row, order, axis=1)
-  best.distance[queries] = np.take_along_axis(distance, order, axis=1)
+  return NearestRows(
+    np.take_along_axis(row, order, axis=1), np.take_along_axis(distance, order, axis=1)
+  )
+
+
+def vectors_of(shards: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+  """Returns the vectors of some rows of a gallery, [rows, D] float32."""
+  vectors = np.empty((len(rows), shards[0].shape[1] if shards else 0), np.float32)
+  first = 0
+  for shard in shards:
+    here = (rows >= first) & (rows < first + len(shard))
+    vectors[here] = shard[rows[here] - first]
+    first += len(shard)
+  return vectors

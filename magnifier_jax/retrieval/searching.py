@@ -1,6 +1,6 @@
 """Searches a gallery for images, or for the rows of another one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,8 @@ from magnifier_jax.evaluation.thresholds import ThresholdError
 from magnifier_jax.retrieval.embedder import Embedder
 from magnifier_jax.retrieval.gallery import Gallery
 from magnifier_jax.retrieval.gallery_files import MANIFEST
+from magnifier_jax.retrieval.gallery_place import AnyGallery
+from magnifier_jax.retrieval.gallery_rows import Match
 from magnifier_jax.retrieval.images import Failure
 from magnifier_jax.retrieval.listed_images import list_images
 from magnifier_jax.retrieval.nearest import NearestRows, nearest_rows
@@ -34,6 +36,8 @@ class SearchOptions(NamedTuple):
     far: false-accept rate of the threshold; None for 0.001, if that was calibrated.
     rerank: whether matches are in the order of k-reciprocal re-ranking.
     pool_tracks: whether the images of a track are searched as one.
+    approximate: whether FAISS finds the candidates, in an index that is made where there is none.
+    on_progress: is told what takes time.
   """
 
   k: int = 10
@@ -42,6 +46,8 @@ class SearchOptions(NamedTuple):
   far: float | None = None
   rerank: bool = False
   pool_tracks: bool = False
+  approximate: bool = False
+  on_progress: Callable[[str], None] = lambda line: None
 
 
 class Queries(NamedTuple):
@@ -65,7 +71,7 @@ class Queries(NamedTuple):
 
 
 def read_queries(
-  source: Path, gallery: Gallery, open_network: Callable[[], Embedder], pool_tracks: bool
+  source: Path, gallery: AnyGallery, open_network: Callable[[], Embedder], pool_tracks: bool
 ) -> Queries:
   """Reads what to search for.
 
@@ -99,7 +105,7 @@ def read_queries(
   )
 
 
-def _queries_of_gallery(asking: Gallery, gallery: Gallery, pool_tracks: bool) -> Queries:
+def _queries_of_gallery(asking: Gallery, gallery: AnyGallery, pool_tracks: bool) -> Queries:
   gallery.check_network(asking.weights_sha256, asking.branches, str(asking.folder))
   keep = asking.keep()
   rows = np.flatnonzero(keep)
@@ -115,40 +121,82 @@ def _queries_of_gallery(asking: Gallery, gallery: Gallery, pool_tracks: bool) ->
   return Queries(vectors, path, name, person, camera)
 
 
-def search(gallery: Gallery, queries: Queries, options: SearchOptions) -> SearchResult:
+def search(gallery: AnyGallery, queries: Queries, options: SearchOptions) -> SearchResult:
   """Finds the nearest rows of a gallery to each query.
 
   Raises:
     GalleryError: when filters leave nothing to search.
     ThresholdError: when the false-accept rate that was asked for was not calibrated.
-    SearchError: when there are too many rows to re-rank, or k is not positive.
+    SearchError: when there are too many rows to re-rank, k is not positive, or options exclude one
+      another.
+    IndexingError: when an index is asked for that cannot be.
   """
-  if options.k < 1:
-    raise SearchError(f"--k: must be at least 1, got {options.k}")
+  _check(gallery, options)
   threshold, calibrated_on, notes = _threshold(gallery, options.far)
-  keep = gallery.keep(list(options.exclude_cameras), options.time)
-  tracklets = gallery.pooled(keep) if options.pool_tracks else None
-  found, reranked = _nearest(gallery, queries.vectors, keep, tracklets, options)
-  matches = gallery.matches(queries.vectors, found, tracklets)
+  if isinstance(gallery, Gallery):
+    found = _search_folder(gallery, queries.vectors, options)
+  else:
+    filters = {"exclude_camera": list(options.exclude_cameras), "time": options.time}
+    matches = gallery.search(queries.vectors, options.k, **filters)
+    found = _Found(matches, gallery.count(**filters))
   return SearchResult(
-    gallery=str(gallery.folder),
+    gallery=gallery.name,
     network=gallery.network,
-    searched=int(keep.sum()) if tracklets is None else len(tracklets.size),
+    searched=found.searched,
     pooled=options.pool_tracks,
     queries=[
-      Query(*about, matches[i], None if reranked is None else reranked[i].tolist())
+      Query(
+        *about, found.matches[i], None if found.reranked is None else found.reranked[i].tolist()
+      )
       for i, about in enumerate(zip(*queries[1:5]))
     ],
     failed=queries.failed,
     threshold=threshold,
     calibrated_on=calibrated_on,
-    notes=[*notes, *_notes(gallery, options, threshold is not None)],
+    notes=[*notes, *found.notes, *_notes(gallery, options, threshold is not None)],
   )
 
 
-def _notes(gallery: Gallery, options: SearchOptions, has_threshold: bool) -> Iterator[str]:
+class _Found(NamedTuple):
+  """The matches of each query, and among how many rows or tracklets they were found."""
+
+  matches: Sequence[list[Match]]
+  searched: int
+  reranked: np.ndarray | None = None
+  notes: Sequence[str] = ()
+
+
+def _check(gallery: AnyGallery, options: SearchOptions) -> None:
+  if options.k < 1:
+    raise SearchError(f"--k: must be at least 1, got {options.k}")
+  asked = {"--rerank": options.rerank, "--tracks": options.pool_tracks}
+  for option in (name for name, is_asked in asked.items() if is_asked):
+    if not isinstance(gallery, Gallery):
+      raise SearchError(f"{option}: only in a gallery that is a folder, {gallery.name} is not")
+    if options.approximate:
+      raise SearchError(f"{option}: compares all images; leave it or --index=ivf out")
+  if options.approximate and not isinstance(gallery, Gallery):
+    raise SearchError(
+      f"--index=ivf: only in a gallery that is a folder; {gallery.name} has LanceDB's own indexes"
+    )
+
+
+def _search_folder(gallery: Gallery, queries: np.ndarray, options: SearchOptions) -> _Found:
+  keep = gallery.keep(list(options.exclude_cameras), options.time)
+  if options.approximate:
+    index = gallery.index(options.on_progress)
+    nearest = index.search(gallery.shards, queries, options.k, keep)
+    return _Found(gallery.matches(queries, nearest), int(keep.sum()), None, [index.description])
+  tracklets = gallery.pooled(keep) if options.pool_tracks else None
+  nearest, reranked = _nearest(gallery, queries, keep, tracklets, options)
+  searched = int(keep.sum()) if tracklets is None else len(tracklets.size)
+  return _Found(gallery.matches(queries, nearest, tracklets), searched, reranked)
+
+
+def _notes(gallery: AnyGallery, options: SearchOptions, has_threshold: bool) -> Iterator[str]:
   """Yields what must be known about the results."""
-  strange = set(options.exclude_cameras) - set(gallery.column("camera").tolist())
+  excluded = set(options.exclude_cameras)
+  strange = excluded - set(gallery.column("camera").tolist()) if excluded else ()
   for camera in sorted(strange):
     yield f"No row is of camera {camera}, which was to be left out."
   if options.rerank:
@@ -157,7 +205,9 @@ def _notes(gallery: Gallery, options: SearchOptions, has_threshold: bool) -> Ite
     yield "The threshold was calibrated on single images, not on tracklets."
 
 
-def _threshold(gallery: Gallery, far: float | None) -> tuple[OperatingPoint | None, str, list[str]]:
+def _threshold(
+  gallery: AnyGallery, far: float | None
+) -> tuple[OperatingPoint | None, str, list[str]]:
   """Returns the threshold, whom it was calibrated on, and what to say where there is none."""
   try:
     thresholds = gallery.thresholds

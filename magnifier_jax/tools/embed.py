@@ -23,8 +23,12 @@ from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import check_writable, replacing
 from magnifier_jax.retrieval.embedded import EmbeddedImages, concatenate
 from magnifier_jax.retrieval.embedder import BATCH_SIZE, Embedder, load
-from magnifier_jax.retrieval.gallery import Gallery
-from magnifier_jax.retrieval.gallery_files import MANIFEST
+from magnifier_jax.retrieval.gallery_place import (
+  AnyGallery,
+  Place,
+  gallery_place,
+  open_or_create,
+)
 from magnifier_jax.retrieval.listed_images import ListedImage, list_images
 from magnifier_jax.retrieval.network import name_of
 from magnifier_jax.tools.program import add_checkpoint, check_new, make_parser, run_tool
@@ -40,14 +44,14 @@ class EmbedError(UserError):
 
 
 def embed_to_gallery(
-  embedder: Embedder, images: Sequence[ListedImage], folder: Path, source: Path
+  embedder: Embedder, images: Sequence[ListedImage], place: Place, source: Path
 ) -> tuple[int, int]:
   """Embeds images that a gallery does not have yet, and adds them.
 
   Args:
     embedder: with the gallery's network.
     images: to embed.
-    folder: of the gallery; it is made where there is none.
+    place: of the gallery; it is made where there is none.
     source: of the network.
 
   Returns:
@@ -57,26 +61,23 @@ def embed_to_gallery(
     GalleryError: when the gallery is of another network, or damaged.
     WriteError: when it cannot be written.
   """
-  if (folder / MANIFEST).exists():
-    gallery = Gallery.open(folder)
-    network = embedder.network
-    gallery.check_network(network.weights_sha256, network.branches, name_of(network))
-  else:
-    gallery = Gallery.create(folder, embedder, str(source.absolute()))
+  network = embedder.network
+  gallery = open_or_create(place, embedder, str(source.absolute()))
+  gallery.check_network(network.weights_sha256, network.branches, name_of(network))
   known = set(gallery.column("path").tolist())
   wanted = [image for image in images if image.path not in known]
   if len(wanted) < len(images):
-    say(f"{folder} has {len(images) - len(wanted):,} of the images already")
+    say(f"{place} has {len(images) - len(wanted):,} of the images already")
   added = failed = 0
   for part in _in_commits(_with_progress(embedder, wanted)):
     _add(gallery, part, wanted)
     added += len(part)
     failed += len(part.failed)
-  say(f"{folder}: {added:,} images added, {len(gallery):,} in all")
+  say(f"{place}: {added:,} images added, {len(gallery):,} in all")
   return len(gallery), failed
 
 
-def _add(gallery: Gallery, part: EmbeddedImages, images: Sequence[ListedImage]) -> None:
+def _add(gallery: AnyGallery, part: EmbeddedImages, images: Sequence[ListedImage]) -> None:
   """Adds embedded images with what is known of them."""
   rows = [images[i] for i in part.position]
   gallery.add(
@@ -183,10 +184,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _check_output(options: argparse.Namespace) -> None:
   if options.format == "npz":
-    if options.output.suffix != ".npz":
+    if not isinstance(options.output, Path) or options.output.suffix != ".npz":
       raise EmbedError(f"--output: {options.output} must end in .npz for --format=npz")
     check_new(options.output, options.overwrite)
     check_writable(options.output)
+  elif not isinstance(options.output, Path):
+    return
   elif options.output.suffix == ".npz" or options.output.is_file():
     raise EmbedError(f"--output: {options.output} must be a folder; --format=npz writes a file")
 
@@ -201,7 +204,13 @@ def _parser() -> argparse.ArgumentParser:
     **path,
     help="a folder; or a CSV file with the column image and perhaps person, camera, time, track",
   )
-  add("--output", **path, help="the gallery, a folder; or the file for --format=npz")
+  add(
+    "--output",
+    type=gallery_place,
+    required=True,
+    metavar="PLACE",
+    help="the gallery: a folder, or lance://PATH or s3://…; or the file for --format=npz",
+  )
   add("--format", choices=("gallery", "npz"), default="gallery", help="default: %(default)s")
   add_checkpoint(parser)
   add("--batch_size", type=int, default=BATCH_SIZE, metavar="N", help="default: %(default)s")

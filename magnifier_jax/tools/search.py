@@ -18,7 +18,7 @@ from magnifier_jax.devices.compilation_cache import use_compilation_cache
 from magnifier_jax.files.user_path import user_path
 from magnifier_jax.files.whole_file import check_writable
 from magnifier_jax.retrieval.embedder import Embedder, load
-from magnifier_jax.retrieval.gallery import Gallery
+from magnifier_jax.retrieval.gallery_place import AnyGallery, gallery_place, open_gallery
 from magnifier_jax.retrieval.search_files import check_suffix, write_result
 from magnifier_jax.retrieval.search_page import TITLE
 from magnifier_jax.retrieval.search_results import SearchError, SearchResult
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> str:
   check_suffix(options.output)
   check_new(options.output, options.overwrite, TITLE if options.output.suffix == ".html" else "")
   check_writable(options.output)
-  gallery = Gallery.open(options.gallery)
+  gallery = open_gallery(options.gallery)
   wanted = SearchOptions(
     options.k,
     options.exclude_camera,
@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> str:
     options.far,
     options.rerank,
     options.tracks,
+    options.index == "ivf",
+    say,
   )
   queries = read_queries(
     options.query, gallery, lambda: _open_network(gallery, options.network), options.tracks
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> str:
   return "\n".join([*_summary(result), f"written: {options.output}"])
 
 
-def _open_network(gallery: Gallery, named: Path | None) -> Embedder:
+def _open_network(gallery: AnyGallery, named: Path | None) -> Embedder:
   """Opens the network that was named, or the one that the gallery was made with."""
   use_compilation_cache(None)
   if named is not None:
@@ -101,7 +103,13 @@ def _parser() -> argparse.ArgumentParser:
   parser = make_parser("search", __doc__)
   add = parser.add_argument
   path = {"type": user_path, "metavar": "PATH"}
-  add("--gallery", **path, required=True, help="to search, of tools.embed")
+  add(
+    "--gallery",
+    type=gallery_place,
+    required=True,
+    metavar="PLACE",
+    help="to search, of tools.embed: a folder, or lance://PATH or s3://…",
+  )
   add("--query", **path, required=True, help="an image, a folder or CSV file of images, a gallery")
   add("--output", **path, required=True, help="a .html, .json or .csv file")
   add("--network", **path, help="the gallery's, where it no longer lies where it did")
@@ -119,6 +127,12 @@ def _parser() -> argparse.ArgumentParser:
   )
   add("--rerank", action="store_true", help="order matches by k-reciprocal re-ranking")
   add("--tracks", action="store_true", help="search each track as one, by the mean of its images")
+  add(
+    "--index",
+    choices=("exact", "ivf"),
+    default="exact",
+    help="ivf: approximate search with FAISS, for a million images and more; default: %(default)s",
+  )
   add("--overwrite", action="store_true", help="replace the file --output")
   return parser
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.reranking import reranked_distances
+from magnifier_jax.retrieval import approximate
 from magnifier_jax.retrieval import embedder as embedder_lib
 from magnifier_jax.retrieval.gallery import Gallery, GalleryError
 from magnifier_jax.retrieval.search_results import SearchError
@@ -328,6 +330,68 @@ def test_the_network_must_be_the_gallerys(photos: Path, network: Network, tmp_pa
   (tmp_path / "run").rmdir()
   with pytest.raises(SearchError, match="--network: missing; the gallery's is a fake"):
     found(photos)
+
+
+@pytest.mark.usefixtures("network")
+def test_a_package_that_is_not_there_is_one_line(photos: Path, monkeypatch: pytest.MonkeyPatch):
+  for package in ("faiss", "lancedb"):
+    monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(UserError, match=r"LanceDB is not installed; pip install .*\[lance\]"):
+    run_embed(photos, "lance://people")
+  run_embed(photos)
+  with pytest.raises(UserError, match=r"FAISS is not installed; pip install .*\[search\]"):
+    found(photos, "--index=ivf")
+
+
+@pytest.mark.usefixtures("network")
+def test_approximate_search_says_what_it_misses(
+  photos: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+  pytest.importorskip("faiss", reason="FAISS is not installed: pip install .[search]")
+  run_embed(photos)
+  with pytest.raises(UserError, match="an index wants 1,000 images, and there are 12"):
+    found(photos, "--index=ivf")
+  monkeypatch.setattr(approximate, "_MIN_ROWS", 10)
+  monkeypatch.setattr(approximate, "_TRAINING_ROWS", 4)
+  monkeypatch.setattr(approximate, "_SAMPLE", 6)
+  monkeypatch.setattr(approximate, "_COMPONENTS", 8)
+  query = photos / "inner" / "0002_c1_1.png"
+  result = found(query, "--index=ivf", "--k=3")
+  assert [match["person"] for match in result["queries"][0]["matches"]] == ["2"] * 3
+  assert result["searched"] == 12
+  assert (
+    "of the ten nearest images of 6 of the gallery's own it finds 100.0 %" in result["notes"][0]
+  )
+  assert "building one of 12 images" in capsys.readouterr().out
+  for option in ("--rerank", "--tracks"):
+    with pytest.raises(SearchError, match=f"{option}: compares all images"):
+      found(query, "--index=ivf", option)
+
+
+@pytest.mark.usefixtures("network")
+def test_lancedb_takes_the_place_of_a_folder(photos: Path, capsys):
+  pytest.importorskip("lancedb", reason="LanceDB is not installed: pip install .[lance]")
+  place = "lance://people_table"
+  assert run_embed(photos, place) == 0
+  assert run_embed(photos, place) == 0
+  printed = capsys.readouterr().out
+  assert f"{place} has 12 of the images already" in printed
+  assert f"{place}: 0 images added, 12 in all" in printed
+  query = photos / "inner" / "0002_c1_1.png"
+  run_embed(photos)
+  local = found(query, "--exclude_camera=1", "--k=3")
+  Path("remote.json").unlink(missing_ok=True)
+  arguments = [f"--gallery={place}", f"--query={query}", "--exclude_camera=1", "--k=3"]
+  search.main([*arguments, "--output=remote.json"])
+  remote = json.loads(Path("remote.json").read_text())
+  assert (remote["searched"], remote["threshold"]) == (8, 0.05)
+  ours, theirs = (result["queries"][0]["matches"] for result in (local, remote))
+  assert [match["path"] for match in ours] == [match["path"] for match in theirs]
+  for option in ("--rerank", "--tracks", "--index=ivf"):
+    with pytest.raises(SearchError, match=f"{option}: only in a gallery that is a folder"):
+      search.main([*arguments, "--output=other.json", option])
+  with pytest.raises(UserError, match=r"must end in \.npz"):
+    run_embed(photos, place, "--format=npz")
 
 
 @pytest.mark.usefixtures("network")
