@@ -1,38 +1,41 @@
-"""What using a network costs beside the network itself, and how fast a gallery is. Our side only.
+"""Galleries: the memory of embedding into one, and how fast one is. Our side only.
 
-  python -m benchmarks.retrieval --network=runs/synthetic
-  python -m benchmarks.retrieval --network=runs/cuhk03 --images=FOLDER --rows=100000
+  python -m benchmarks.retrieval
+  python -m benchmarks.retrieval --files=20000 --rows=20000 --indexed=20000
 
-Embedding: images a second from files to vectors, beside the same network on pixels that lie ready;
-the two take turns, and the median of `--rounds` counts. Memory: the peak while `--files` and ten
-times as many files are decoded and handed to a network that does nothing. Gallery: `--rows` random
-vectors of 4,096 numbers, appended 1,000 at a time; then searches for one query and for 1,000,
-beside the matrix product that they need. The page cache holds the files.
+Memory: the peak of a process that does all that `tools.embed` does, with a network that does
+nothing, for 1,000 files and for `--files`. Gallery: `--rows` random vectors of 4,096 numbers,
+appended 1,000 at a time; then searches for one query and for 1,000, beside the matrix product that
+they need. Index: `--indexed` vectors of people with eight images each, which differ in 64
+directions, for FAISS beside exact search. The page cache holds the files.
 """
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.command_line import positive, run
-from benchmarks.reporting import forget_peak, machine, peak_megabytes, write_json
+from benchmarks.drawn_files import draw_files
+from benchmarks.reporting import machine, peak_megabytes, write_json
+from benchmarks.worker import Worker
 from magnifier_jax.evaluation.embedding import l2_normalize
-from magnifier_jax.files.user_path import user_path
 from magnifier_jax.retrieval.embedded import EmbeddedImages
-from magnifier_jax.retrieval.embedder import BATCH_SIZE, Embedder, load
+from magnifier_jax.retrieval.embedder import Embedder
 from magnifier_jax.retrieval.gallery import Gallery
 from magnifier_jax.retrieval.listed_images import list_images
+from magnifier_jax.tools.embed import embed_to_gallery
 
 _APPENDED = 1000  # rows
 _QUERIES = 1000
 _BRANCHES = {"global": 2048, "adversarial": 1024, "fusion": 1024}
-_SIZE_HW = (256, 110)  # of an image file; real crops of people vary around this
+_WIDTH = sum(_BRANCHES.values())
+_DIRECTIONS, _EACH = 64, 8
 _SEARCHES = 7
 
 
@@ -61,51 +64,42 @@ def main() -> None:
     measured[name] = value
     print(f"{name:<58}{value:>12,.3f} {unit}", flush=True)
 
-  with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-    files = _files(arguments, Path(folder))
-    if arguments.network is not None:
-      _measure_embedding(load(arguments.network), files, arguments.rounds, report)
-    _measure_memory(files, report)
-    _measure_gallery(Path(folder) / "gallery", arguments.rows, report)
+  with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+    folder = Path(name)
+    for count in (1000, arguments.files):
+      _measure_memory(folder / f"files{count}", count, report)
+    _measure_gallery(folder / "gallery", arguments.rows, report)
+    if importlib.util.find_spec("faiss"):
+      _measure_index(folder / "indexed", arguments.indexed, report)
+    else:
+      print("FAISS is not installed: no index is measured")
   if arguments.json:
     write_json(arguments.json, {"machine": here, "measured": measured})
 
 
-def _measure_embedding(
-  embedder: Embedder, files: Sequence[str], rounds: int, report: Callable
-) -> None:
-  count = len(files) // BATCH_SIZE * BATCH_SIZE  # whole batches, as the network alone has them
-  files = files[:count]
-  size_hw = embedder.network.image_size_hw
-  batch = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE, *size_hw, 3), np.uint8)
-  embedder.network.embed_batch(batch)  # is compiled
-
-  def bare() -> None:
-    for _ in range(count // BATCH_SIZE):
-      embedder.network.embed_batch(batch)
-
-  ways = {"the network alone": bare, "embed, from files": lambda: _exhaust(embedder.stream(files))}
-  seconds: dict[str, list[float]] = {name: [] for name in ways}
-  for _ in range(rounds):
-    for name, way in ways.items():
-      seconds[name].append(_seconds(way))
-  rates = {name: count / statistics.median(taken) for name, taken in seconds.items()}
-  for name, rate in rates.items():
-    report(name, rate, "images/s")
-  alone, embedding = rates.values()
-  report("embed, from files, of the network alone", 100 * embedding / alone, "%")
+def _measure_memory(folder: Path, count: int, report: Callable) -> None:
+  folder.mkdir()
+  draw_files(folder, count)
+  with Worker("embed", "benchmarks.retrieval:EmbedSide") as worker:
+    seconds = worker.call("embed", folder, folder.with_name(f"people{count}"))
+    report(f"embed {count:,} files, 384 × 192", count / seconds, "images/s")
+    report(f"peak memory with {count:,} files", worker.call("peak"), "MB")
 
 
-def _measure_memory(files: Sequence[str], report: Callable) -> None:
-  embedder = Embedder(_Nothing())
-  _exhaust(embedder.stream(files))
-  for times in (1, 10):
-    forget_peak()
+class EmbedSide:
+  """Does what `tools.embed` does, in a process of its own."""
+
+  def embed(self, folder: Path, output: Path) -> float:
+    """Embeds a folder; returns the seconds that it took."""
     start = time.perf_counter()
-    _exhaust(embedder.stream(path for _ in range(times) for path in files))
-    rate = times * len(files) / (time.perf_counter() - start)
-    report(f"decode {times * len(files):,} files to 384 × 192", rate, "images/s")
-    report(f"peak memory with {times * len(files):,} files", peak_megabytes(), "MB")
+    images = list_images(folder).images
+    added, failed = embed_to_gallery(Embedder(_Nothing()), images, output, folder)
+    assert (added, failed) == (len(images), 0)
+    return time.perf_counter() - start
+
+  def peak(self) -> float:
+    """Returns the most memory so far, in MB."""
+    return peak_megabytes()
 
 
 def _measure_gallery(folder: Path, rows: int, report: Callable) -> None:
@@ -134,43 +128,60 @@ def _measure_gallery(folder: Path, rows: int, report: Callable) -> None:
   report(f"search {_QUERIES:,} queries, median", statistics.median(search), "s")
 
 
+def _measure_index(folder: Path, rows: int, report: Callable) -> None:
+  gallery = Gallery.create(folder, _Nothing())
+  for part in _similar_images(rows):
+    gallery.add(part, camera=[i % 8 for i in range(len(part))])
+  report(f"build an index of {rows:,} rows", _seconds(gallery.index), "s")
+  report("open it", _seconds(gallery.index), "s")
+  index = gallery.index()
+  print(index.description)
+  report("its recall at 10", 100 * index.recall_at_10, "%")
+  queries = gallery.vectors(np.linspace(0, rows - 1, _QUERIES).astype(int))
+  for name, used in (("exact", None), ("with the index", index)):
+    one = [
+      _seconds(lambda used=used: gallery.search(queries[:1], index=used)) for _ in range(_SEARCHES)
+    ]
+    report(f"1 query, {name}, median", 1000 * statistics.median(one), "ms")
+    filtered = _seconds(lambda used=used: gallery.search(queries[:1], exclude_camera=2, index=used))
+    report(f"1 query, {name}, with a filter", 1000 * filtered, "ms")
+    report(
+      f"{_QUERIES:,} queries, {name}",
+      _seconds(lambda used=used: gallery.search(queries, index=used)),
+      "s",
+    )
+
+
 def _random_images(rows: int) -> Iterator[EmbeddedImages]:
   """Yields random vectors, `_APPENDED` at a time."""
   random = np.random.default_rng(0)
   for start in range(0, rows, _APPENDED):
     count = min(_APPENDED, rows - start)
-    vectors = random.standard_normal((count, sum(_BRANCHES.values())), np.float32)
-    yield EmbeddedImages(
-      whole=l2_normalize(vectors),
-      branch_widths=_BRANCHES,
-      position=np.arange(count),
-      path=tuple(f"/data/people/camera1/{start + i:08}.jpg" for i in range(count)),
-      sha256=tuple(random.bytes(32).hex() for _ in range(count)),
-      turned=np.zeros(count, bool),
-      failed=(),
-      weights_sha256=_Nothing.weights_sha256,
-    )
+    yield _embedded(random.standard_normal((count, _WIDTH), np.float32), start, random)
 
 
-def _files(arguments: argparse.Namespace, folder: Path) -> list[str]:
-  """Returns image files, the user's or drawn ones, as many as asked for."""
-  if arguments.images is not None:
-    paths = [image.path for image in list_images(arguments.images).images]
-  else:
-    random = np.random.default_rng(0)
-    paths = [str(folder / f"{i:04}.jpg") for i in range(min(500, arguments.files))]
-    for path in paths:
-      coarse = Image.fromarray(random.integers(0, 256, (16, 8, 3), np.uint8))
-      image = coarse.resize(_SIZE_HW[::-1], Image.Resampling.BICUBIC)
-      noise = random.normal(0, 6, (*_SIZE_HW, 3))
-      pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
-      Image.fromarray(pixels).save(path, quality=90)
-  return [paths[i % len(paths)] for i in range(arguments.files)]
+def _similar_images(rows: int) -> Iterator[EmbeddedImages]:
+  """Yields vectors of people, `_APPENDED` at a time; they differ in few directions."""
+  random = np.random.default_rng(0)
+  directions = random.standard_normal((_DIRECTIONS, _WIDTH), np.float32)
+  for start in range(0, rows, _APPENDED):
+    people = random.standard_normal((_APPENDED // _EACH, _DIRECTIONS), np.float32)
+    images = people.repeat(_EACH, axis=0)
+    images += 0.5 * random.standard_normal(images.shape, np.float32)
+    yield _embedded((images @ directions)[: rows - start], start, random)
 
 
-def _exhaust(parts: Iterator[EmbeddedImages]) -> None:
-  for part in parts:
-    assert not part.failed
+def _embedded(vectors: np.ndarray, start: int, random: np.random.Generator) -> EmbeddedImages:
+  return EmbeddedImages(
+    whole=l2_normalize(vectors),
+    branch_widths=_BRANCHES,
+    position=np.arange(len(vectors)),
+    path=tuple(f"/data/people/camera1/{start + i:08}.jpg" for i in range(len(vectors))),
+    sha256=tuple(random.bytes(32).hex() for _ in range(len(vectors))),
+    turned=np.zeros(len(vectors), bool),
+    failed=(),
+    weights_sha256=_Nothing.weights_sha256,
+  )
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -184,11 +195,9 @@ def _arguments() -> argparse.Namespace:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
-  add("--network", type=user_path, help="a workdir; without one, embedding is not measured")
-  add("--images", type=user_path, help="a folder of images; default: drawn ones")
-  add("--files", type=positive, default=1024, help="files to embed; default: %(default)s")
-  add("--rounds", type=positive, default=3, help="default: %(default)s")
+  add("--files", type=positive, default=100_000, help="to embed; default: %(default)s")
   add("--rows", type=positive, default=100_000, help="of the gallery; default: %(default)s")
+  add("--indexed", type=positive, default=100_000, help="rows with an index; default: %(default)s")
   add("--folder", type=Path, help="of the temporary files")
   add("--json", type=Path, help="also write everything here")
   return parser.parse_args()

@@ -47,7 +47,7 @@ MAY_IMPORT = {
   "report": "body_parts config data errors embed_dataset evaluation files workdir",
   "retrieval": (
     "config data devices embed_dataset errors evaluation export files models report "
-    "trained_network train_state weights"
+    "trained_network train_state weights workdir"
   ),
   "part_labelling": "body_parts data devices errors files train_state trained_network",
   "evaluate": (

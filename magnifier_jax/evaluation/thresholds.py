@@ -10,6 +10,7 @@ from magnifier_jax.evaluation.pair_distances import OperatingPoint
 from magnifier_jax.evaluation.ranking import RankingMetrics
 
 THRESHOLDS = "thresholds"  # the key in metrics.json
+_BY_DATA_SET, _DEFAULT = "by_data_set", "default"
 WHOLE = "whole"  # the embedding of all branches; beside it a branch has its own name
 
 
@@ -92,46 +93,85 @@ def calibrated(
   )
 
 
-def from_json(content: Any, where: str) -> Thresholds:
-  """Reads what `Thresholds.to_json` returns.
+def of_several(by_data_set: Mapping[str, Any], default: str | None) -> dict[str, Any] | None:
+  """Returns the thresholds of a network that was tested on any number of data sets.
+
+  Args:
+    by_data_set: {data set: what `Thresholds.to_json` returned}.
+    default: the one that counts where nobody chooses; None for none.
+
+  Returns:
+    What `from_json` reads; None where there are none.
+  """
+  if len(by_data_set) < 2:
+    return next(iter(by_data_set.values()), None)
+  return {_BY_DATA_SET: dict(by_data_set), _DEFAULT: default}
+
+
+def _chosen(content: Any, where: str, data_set: str | None) -> Any:
+  """Returns the thresholds of one data set."""
+  if _BY_DATA_SET in content:
+    choices = content[_BY_DATA_SET]
+    name = content[_DEFAULT] if data_set is None else data_set
+    if name in choices:
+      return choices[name]
+    raise ThresholdError(
+      f"{where}: calibrated_on: its thresholds were calibrated on {', '.join(choices)}; "
+      + ("say on which they are to be" if data_set is None else f"there are none of {data_set}")
+    )
+  if data_set is not None and not content["calibrated_on"].startswith(f"{data_set}, "):
+    raise ThresholdError(
+      f"{where}: calibrated_on: its thresholds were calibrated on {content['calibrated_on']}; "
+      f"there are none of {data_set}"
+    )
+  return content
+
+
+def from_json(content: Any, where: str, data_set: str | None = None) -> Thresholds:
+  """Reads what `Thresholds.to_json` or `of_several` returns.
 
   Args:
     content: of a JSON file.
     where: the file, for the message.
+    data_set: that they are to be calibrated on; None for the only one, or the default.
 
   Raises:
-    ThresholdError: when it is something else.
+    ThresholdError: when it is something else, or there are none of that data set.
   """
   try:
+    content = _chosen(content, where, data_set)
     embeddings = [name for name, value in content.items() if isinstance(value, list)]
     return Thresholds(
       str(content["calibrated_on"]),
       bool(content["flip"]),
       {name: _points(content[name]) for name in embeddings},
     )
+  except ThresholdError:
+    raise
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ThresholdError(
       f"{where}: its thresholds are damaged; evaluate the network again"
     ) from error
 
 
-def read_thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
-  """Returns the thresholds in a workdir's `metrics.json`, as they stand there.
+def read_thresholds(folder: Path, step: int) -> tuple[str, Mapping[str, Any]] | None:
+  """Returns the thresholds in a folder's `metrics.json`, as they stand there.
 
   Args:
-    workdir: of a run.
+    folder: of results: a workdir, or one of other data in it.
     step: of the checkpoint that they must be of.
 
   Returns:
-    What `from_json` reads; None where the checkpoint was not evaluated.
+    The data set, and what `from_json` reads; None where the checkpoint was not evaluated.
 
   Raises:
     ThresholdError: when the file is damaged.
   """
-  path = workdir / "metrics.json"
+  path = folder / "metrics.json"
   try:
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    return metrics.get(THRESHOLDS) if metrics.get("step") == step else None
+    found = metrics.get(THRESHOLDS) if metrics.get("step") == step else None
+    return None if found is None else (str(metrics.get("dataset", folder.name)), found)
   except FileNotFoundError:
     return None
   except (OSError, ValueError, AttributeError) as error:

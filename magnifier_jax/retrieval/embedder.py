@@ -61,13 +61,20 @@ class Embedder:
   Args:
     network: that embeds.
     batch_size: images that it is given at once.
+    calibrated_on: data set of the thresholds; None for the run's own, or the only one.
   """
 
-  def __init__(self, network: EmbeddingNetwork, batch_size: int = BATCH_SIZE):
+  def __init__(
+    self,
+    network: EmbeddingNetwork,
+    batch_size: int = BATCH_SIZE,
+    calibrated_on: str | None = None,
+  ):
     if batch_size < 1:
       raise ImageError(f"batch_size: must be at least 1, got {batch_size}")
     self.network = network
     self._batch_size = batch_size
+    self._calibrated_on = calibrated_on
 
   @property
   def thresholds(self) -> Thresholds:
@@ -76,7 +83,7 @@ class Embedder:
     Raises:
       ThresholdError: when it has none that fit its embeddings.
     """
-    return thresholds_of(self.network.thresholds, name_of(self.network))
+    return thresholds_of(self.network.thresholds, name_of(self.network), self._calibrated_on)
 
   def embed(self, images: ImageInput | Iterable[ImageInput]) -> EmbeddedImages:
     """Embeds images; memory grows by their vectors alone.
@@ -245,6 +252,7 @@ def load(
   source: str | os.PathLike[str],
   checkpoint: Literal["latest", "best"] = "latest",
   batch_size: int = BATCH_SIZE,
+  calibrated_on: str | None = None,
 ) -> Embedder:
   """Opens a trained network to embed images with.
 
@@ -252,19 +260,25 @@ def load(
     source: a workdir, a folder of `tools.export`, or its `model.onnx`.
     checkpoint: which of a workdir's; 'best' is by mAP.
     batch_size: images that run through the network at once.
+    calibrated_on: data set of the thresholds, where the network was tested on several; None for
+      that which it was trained on, or the only one.
 
   Raises:
     NetworkError, CheckpointError, ExportError: when there is no such network, or a damaged one.
   """
-  return Embedder(open_network(user_path(os.fspath(source)), checkpoint), batch_size)
+  network = open_network(user_path(os.fspath(source)), checkpoint)
+  return Embedder(network, batch_size, calibrated_on)
 
 
-def thresholds_of(content: Mapping[str, Any] | None, description: str) -> Thresholds:
+def thresholds_of(
+  content: Mapping[str, Any] | None, description: str, calibrated_on: str | None = None
+) -> Thresholds:
   """Returns the thresholds of embeddings of single images, without their mirrored ones.
 
   Args:
     content: as in `metrics.json`; None where nobody calibrated them.
     description: of the network, for the message.
+    calibrated_on: data set; None for the default, or the only one.
 
   Raises:
     ThresholdError: when there are none that fit.
@@ -275,7 +289,7 @@ def thresholds_of(content: Mapping[str, Any] | None, description: str) -> Thresh
       "magnifier_jax.main --mode=evaluate on its workdir, and export it again if it is an exported "
       "one"
     )
-  thresholds = from_json(content, description)
+  thresholds = from_json(content, description, calibrated_on)
   if thresholds.flip:
     raise ThresholdError(
       f"{description}: its thresholds are of images with their mirrored ones added; evaluate it "

@@ -74,7 +74,15 @@ class GalleryModel:
     Raises:
       ThresholdError: when it has none.
     """
-    return thresholds_of(self._thresholds, self.network)
+    return self.thresholds_on(None)
+
+  def thresholds_on(self, data_set: str | None) -> Thresholds:
+    """Returns the thresholds that were calibrated on a data set; None for the default.
+
+    Raises:
+      ThresholdError: when there are none.
+    """
+    return thresholds_of(self._thresholds, self.network, data_set)
 
   def check_network(self, weights_sha256: str, branches: Mapping[str, int], whose: str) -> None:
     """Checks that vectors are of the gallery's network.

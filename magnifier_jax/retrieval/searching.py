@@ -38,6 +38,7 @@ class SearchOptions(NamedTuple):
     pool_tracks: whether the images of a track are searched as one.
     approximate: whether FAISS finds the candidates, in an index that is made where there is none.
     on_progress: is told what takes time.
+    calibrated_on: data set of the threshold; None for the default, or the only one.
   """
 
   k: int = 10
@@ -48,6 +49,7 @@ class SearchOptions(NamedTuple):
   pool_tracks: bool = False
   approximate: bool = False
   on_progress: Callable[[str], None] = lambda line: None
+  calibrated_on: str | None = None
 
 
 class Queries(NamedTuple):
@@ -132,7 +134,7 @@ def search(gallery: AnyGallery, queries: Queries, options: SearchOptions) -> Sea
     IndexingError: when an index is asked for that cannot be.
   """
   _check(gallery, options)
-  threshold, calibrated_on, notes = _threshold(gallery, options.far)
+  threshold, calibrated_on, notes = _threshold(gallery, options.far, options.calibrated_on)
   if isinstance(gallery, Gallery):
     found = _search_folder(gallery, queries.vectors, options)
   else:
@@ -206,14 +208,14 @@ def _notes(gallery: AnyGallery, options: SearchOptions, has_threshold: bool) -> 
 
 
 def _threshold(
-  gallery: AnyGallery, far: float | None
+  gallery: AnyGallery, far: float | None, calibrated_on: str | None
 ) -> tuple[OperatingPoint | None, str, list[str]]:
   """Returns the threshold, whom it was calibrated on, and what to say where there is none."""
   try:
-    thresholds = gallery.thresholds
+    thresholds = gallery.thresholds_on(calibrated_on)
     return thresholds.at(DEFAULT_FAR if far is None else far), thresholds.calibrated_on, []
   except ThresholdError as error:
-    if far is not None:
+    if far is not None or calibrated_on is not None:
       raise
     return None, "", [f"No threshold: {error}."]
 

@@ -10,11 +10,12 @@ import numpy as np
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import compiled_embedding
 from magnifier_jax.evaluation.embedding import BRANCHES
-from magnifier_jax.evaluation.thresholds import read_thresholds
+from magnifier_jax.evaluation.thresholds import of_several, read_thresholds
 from magnifier_jax.models.network import Network
 from magnifier_jax.train_state import Tree
 from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.weights.digest import weights_sha256
+from magnifier_jax.workdir.result_folders import folders_with_results
 
 
 class CompiledNetwork:
@@ -77,5 +78,12 @@ def open_workdir(workdir: Path, checkpoint: Literal["latest", "best"]) -> Compil
     trained.batch_stats,
     trained.config.data.image_size_hw,
     f"{trained.config.name}, step {trained.step}, of {workdir}",
-    read_thresholds(workdir, trained.step),
+    _thresholds(workdir, trained.step),
   )
+
+
+def _thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
+  """Returns what was calibrated on any data; by default that of the run's own counts."""
+  found = {folder: read_thresholds(folder, step) for folder in folders_with_results(workdir)}
+  own = found.get(workdir)
+  return of_several(dict(filter(None, found.values())), own and own[0])

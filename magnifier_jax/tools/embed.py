@@ -65,7 +65,8 @@ def embed_to_gallery(
   gallery = open_or_create(place, embedder, str(source.absolute()))
   gallery.check_network(network.weights_sha256, network.branches, name_of(network))
   known = set(gallery.column("path").tolist())
-  wanted = [image for image in images if image.path not in known]
+  wanted = _Some(images, [i for i, image in enumerate(images) if image.path not in known])
+  del known
   if len(wanted) < len(images):
     say(f"{place} has {len(images) - len(wanted):,} of the images already")
   added = failed = 0
@@ -75,6 +76,19 @@ def embed_to_gallery(
     failed += len(part.failed)
   say(f"{place}: {added:,} images added, {len(gallery):,} in all")
   return len(gallery), failed
+
+
+class _Some(Sequence[ListedImage]):
+  """Some of the images, by their numbers."""
+
+  def __init__(self, images: Sequence[ListedImage], numbers: Sequence[int]):
+    self._images, self._numbers = images, np.array(numbers, np.int64)
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, index: int) -> ListedImage:
+    return self._images[self._numbers[index]]
 
 
 def _add(gallery: AnyGallery, part: EmbeddedImages, images: Sequence[ListedImage]) -> None:

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> str:
     options.tracks,
     options.index == "ivf",
     say,
+    options.calibrated_on,
   )
   queries = read_queries(
     options.query, gallery, lambda: _open_network(gallery, options.network), options.tracks
@@ -124,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
   add("--time", type=_time_range, metavar="FROM,TO", help="only rows of this time")
   add(
     "--far", type=float, metavar="RATE", help="false-accept rate of the threshold; default: 0.001"
+  )
+  add(
+    "--calibrated_on",
+    metavar="DATASET",
+    help="data set of the threshold, where the network was tested on several",
   )
   add("--rerank", action="store_true", help="order matches by k-reciprocal re-ranking")
   add("--tracks", action="store_true", help="search each track as one, by the mean of its images")

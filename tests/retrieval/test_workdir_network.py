@@ -1,6 +1,7 @@
 """The network of a workdir embeds as its evaluation does, from files, without TensorFlow."""
 
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,38 @@ def test_thresholds_count_for_the_checkpoint_that_they_are_of(workdir: Path):
       magnifier_jax.load(workdir)
   finally:
     metrics.unlink()
+
+
+def test_a_joint_run_has_thresholds_of_each_data_set(workdir: Path):
+  """It has no results of its own; `tested_on` has those of each data set."""
+  folders = {
+    "market1501": workdir / "tested_on" / "market1501",
+    "own/a": workdir / "tested_on/own_a",
+  }
+
+  def write(name: str, folder: Path, step: int = 2) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = SOME_THRESHOLDS | {"calibrated_on": f"{name}, test people: 3 pairs"}
+    metrics = {"step": step, "dataset": name, THRESHOLDS: content}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+  try:
+    write("market1501", folders["market1501"])
+    write("own/a", folders["own/a"], step=1)  # of another checkpoint
+    only = magnifier_jax.load(workdir)
+    assert only.thresholds.calibrated_on == "market1501, test people: 3 pairs"
+    write("own/a", folders["own/a"])
+    with pytest.raises(ThresholdError, match="calibrated on market1501, own/a; say on which"):
+      _ = magnifier_jax.load(workdir).thresholds
+    chosen = magnifier_jax.load(workdir, calibrated_on="own/a")
+    assert chosen.thresholds.calibrated_on == "own/a, test people: 3 pairs"
+    with pytest.raises(ThresholdError, match="there are none of msmt17"):
+      _ = magnifier_jax.load(workdir, calibrated_on="msmt17").thresholds
+    write("cuhk03", workdir)  # what a run was trained on is its default
+    assert magnifier_jax.load(workdir).thresholds.calibrated_on.startswith("cuhk03, ")
+  finally:
+    shutil.rmtree(workdir / "tested_on")
+    (workdir / "metrics.json").unlink(missing_ok=True)
 
 
 def test_a_folder_without_a_checkpoint_is_one_line(tmp_path: Path):

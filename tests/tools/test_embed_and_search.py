@@ -12,6 +12,7 @@ from PIL import Image
 
 from magnifier_jax.errors import UserError
 from magnifier_jax.evaluation.reranking import reranked_distances
+from magnifier_jax.evaluation.thresholds import of_several
 from magnifier_jax.retrieval import approximate
 from magnifier_jax.retrieval import embedder as embedder_lib
 from magnifier_jax.retrieval.gallery import Gallery, GalleryError
@@ -220,6 +221,31 @@ def test_a_search_finds_the_same_person(photos: Path):
   looser = found(query, "--far=1e-2", "--k=3", "--exclude_camera=1,door")
   assert looser["threshold"] == 0.5
   assert looser["notes"] == ["No row is of camera door, which was to be left out."]
+
+
+def test_the_data_of_the_threshold_are_chosen(photos: Path, network: Network):
+  looser = THRESHOLDS | {
+    "calibrated_on": "market1501, test people: 3 pairs",
+    "whole": [{"false_accept_rate": 1e-3, "distance": 0.5, "true_accept_rate": 0.9}],
+  }
+  network.thresholds = of_several({"drawings": THRESHOLDS, "market1501": looser}, None)
+  run_embed(photos)
+  query = photos / "inner" / "0002_c1_1.png"
+  result = found(query)
+  assert result["threshold"] is None
+  assert "calibrated on drawings, market1501; say on which" in result["notes"][0]
+  assert found(query, "--calibrated_on=market1501")["threshold"] == 0.5
+  result = found(query, "--calibrated_on=drawings")
+  assert (result["threshold"], result["calibrated_on"]) == (0.05, THRESHOLDS["calibrated_on"])
+  for option in ("--calibrated_on=msmt17", "--far=1e-3"):
+    with pytest.raises(UserError, match="calibrated_on: its thresholds were calibrated on drawing"):
+      found(query, option)
+  network.thresholds = THRESHOLDS
+  run_embed(photos, "single")
+  with pytest.raises(UserError, match=r"on drawings, test people: .*; there are none of msmt17"):
+    search.main(
+      ["--gallery=single", f"--query={query}", "--output=a.json", "--calibrated_on=msmt17"]
+    )
 
 
 @pytest.mark.usefixtures("network")
