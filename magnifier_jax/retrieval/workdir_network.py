@@ -78,12 +78,20 @@ def open_workdir(workdir: Path, checkpoint: Literal["latest", "best"]) -> Compil
     trained.batch_stats,
     trained.config.data.image_size_hw,
     f"{trained.config.name}, step {trained.step}, of {workdir}",
-    _thresholds(workdir, trained.step),
+    calibrated_thresholds(workdir, trained.step),
   )
 
 
-def _thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
-  """Returns what was calibrated on any data; by default that of the run's own counts."""
+def calibrated_thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
+  """Returns what was calibrated on any data; by default that of the run's own counts.
+
+  Args:
+    workdir: of a run. One that was trained on several data sets has results of each in a folder.
+    step: of the checkpoint.
+
+  Raises:
+    ThresholdError: when the results of an evaluation are damaged.
+  """
   found = {folder: read_thresholds(folder, step) for folder in folders_with_results(workdir)}
   own = found.get(workdir)
   return of_several(dict(filter(None, found.values())), own and own[0])

@@ -36,8 +36,11 @@ def find_damage(folder: Path) -> str | None:
   Returns:
     What is wrong with the first damaged file; None when the checkpoint is whole.
   """
-  if not any(folder.iterdir()):
-    return "the folder is empty"
+  try:
+    if not any(folder.iterdir()):
+      return "the folder is empty"
+  except FileNotFoundError:
+    return "the folder is gone"
   try:
     manifest = json.loads((folder / MANIFEST).read_text())
     files, completed_later = manifest["files"].items(), manifest["completed_later"]

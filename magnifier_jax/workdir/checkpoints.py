@@ -4,7 +4,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,10 +190,8 @@ class Checkpoints:
     Raises:
       CheckpointError: when its files are damaged.
     """
-    try:
+    with self._telling_damage(step):
       restored = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))
-    except (OSError, ValueError, KeyError) as error:
-      raise CheckpointError(f"{self._folder(step)}: damaged: {self._damage(step)}") from error
     return RunRecord(**with_todays_fields(restored["run"]))
 
   def restore(self, step: int, target: TrainState) -> TrainState:
@@ -201,10 +200,14 @@ class Checkpoints:
     Args:
       step: one that `intact_step` returned.
       target: `jax.ShapeDtypeStruct` leaves with the shardings to restore onto.
+
+    Raises:
+      CheckpointError: when its files are damaged, or deleted meanwhile.
     """
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target._asdict()))
-    )
+    with self._telling_damage(step):
+      restored = self._manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target._asdict()))
+      )
     return TrainState(**restored["state"])
 
   def restore_weights(self, step: int, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
@@ -219,16 +222,17 @@ class Checkpoints:
       The parameters, and the running statistics.
 
     Raises:
-      CheckpointError: when the checkpoint is of a network with other arrays.
+      CheckpointError: when the checkpoint is of a network with other arrays, or its files are
+        damaged, or deleted meanwhile.
     """
     target = {"params": params, "batch_stats": batch_stats}
-    self._check_weights(step, target)
     arguments = ocp.args.PyTreeRestore(
       target,
       restore_args=ocp.checkpoint_utils.construct_restore_args(target),
       partial_restore=True,
     )
-    with ocp.PyTreeCheckpointer() as reader:
+    with self._telling_damage(step), ocp.PyTreeCheckpointer() as reader:
+      self._check_weights(step, target)
       restored = reader.restore(self._folder(step) / _STATE, arguments)
     return restored["params"], restored["batch_stats"]
 
@@ -267,6 +271,25 @@ class Checkpoints:
     damage = find_damage(self._folder(step)) if jax.process_index() == 0 else None
     damaged = multihost_utils.broadcast_one_to_all(np.array(damage is not None))
     return (damage or "see process 0") if damaged else None
+
+  @contextmanager
+  def _telling_damage(self, step: int) -> Iterator[None]:
+    """Makes one line of whatever Orbax raises at files that are damaged, or that somebody deletes.
+
+    This process alone looks at them: the others may have read what it did not.
+    """
+    try:
+      yield
+    except UserError:
+      raise
+    except Exception as error:
+      damage = find_damage(self._folder(step))
+      if damage is None:
+        raise
+      raise CheckpointError(
+        f"{self._folder(step)}: {damage}; it was whole a moment ago: do not change a workdir while "
+        "it is read"
+      ) from error
 
   def _list_files(self) -> None:
     """Completes a checkpoint; Orbax calls it before it gives the folder its final name."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import orbax.checkpoint
 import pytest
 
 import magnifier_jax
@@ -14,10 +15,11 @@ from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import DatasetEmbedder
 from magnifier_jax.evaluation.thresholds import THRESHOLDS, ThresholdError
-from magnifier_jax.retrieval.embedder import Embedder
+from magnifier_jax.retrieval import workdir_network
+from magnifier_jax.retrieval.embedder import Embedder, thresholds_of
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.weights.digest import weights_sha256
-from magnifier_jax.workdir.checkpoints import CheckpointError
+from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from tests.data.noise_tree import image_file, write_tree
 from tests.retrieval.fake_network import THRESHOLDS as SOME_THRESHOLDS
 from tests.stored_architecture import stored_architecture
@@ -105,23 +107,53 @@ def test_a_joint_run_has_thresholds_of_each_data_set(workdir: Path):
     metrics = {"step": step, "dataset": name, THRESHOLDS: content}
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
+  def calibrated_on(data_set: str | None) -> str:
+    found = workdir_network.calibrated_thresholds(workdir, step=2)
+    return thresholds_of(found, "run", data_set).calibrated_on
+
   try:
     write("market1501", folders["market1501"])
     write("own/a", folders["own/a"], step=1)  # of another checkpoint
-    only = magnifier_jax.load(workdir)
-    assert only.thresholds.calibrated_on == "market1501, test people: 3 pairs"
+    assert calibrated_on(None) == "market1501, test people: 3 pairs"
     write("own/a", folders["own/a"])
     with pytest.raises(ThresholdError, match="calibrated on market1501, own/a; say on which"):
-      _ = magnifier_jax.load(workdir).thresholds
-    chosen = magnifier_jax.load(workdir, calibrated_on="own/a")
-    assert chosen.thresholds.calibrated_on == "own/a, test people: 3 pairs"
+      calibrated_on(None)
+    assert calibrated_on("own/a") == "own/a, test people: 3 pairs"
     with pytest.raises(ThresholdError, match="there are none of msmt17"):
-      _ = magnifier_jax.load(workdir, calibrated_on="msmt17").thresholds
+      calibrated_on("msmt17")
+    loaded = magnifier_jax.load(workdir, calibrated_on="market1501")
+    assert loaded.thresholds.calibrated_on.startswith("market1501, ")
     write("cuhk03", workdir)  # what a run was trained on is its default
-    assert magnifier_jax.load(workdir).thresholds.calibrated_on.startswith("cuhk03, ")
+    assert calibrated_on(None).startswith("cuhk03, ")
   finally:
     shutil.rmtree(workdir / "tested_on")
     (workdir / "metrics.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+  ("owner", "method"),
+  [
+    (Checkpoints, "read_run"),
+    (Checkpoints, "_check_weights"),
+    (orbax.checkpoint.PyTreeCheckpointer, "restore"),
+  ],
+)
+def test_a_checkpoint_that_is_deleted_while_it_is_read_is_one_line(
+  workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+):
+  copy = tmp_path / "run"
+  shutil.copytree(workdir, copy)
+  read = getattr(owner, method)
+
+  def delete_and_read(*arguments):
+    shutil.rmtree(copy / "checkpoints" / "2")
+    return read(*arguments)
+
+  monkeypatch.setattr(owner, method, delete_and_read)
+  message = r"checkpoints/2: the folder is gone; it was whole a moment ago: do not change a workdir"
+  with pytest.raises(CheckpointError, match=message) as error:
+    open_trained_network(copy)
+  assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_checkpoint_is_one_line(tmp_path: Path):
