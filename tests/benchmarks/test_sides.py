@@ -1,12 +1,17 @@
 """Both sides of the step benchmarks, at the smallest size."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import drawn_files
+from benchmarks.file_sides import JaxFiles, PytorchFiles
 from benchmarks.jax_side import JaxSide
 from benchmarks.side import Work, draw_batch
+from benchmarks.worker import Worker
+from magnifier_jax.retrieval.images import load
 
 SMALL = Work("embedding", "cpu", 2, (32, 32), "resnet18", "float32")
 FULL = Work("train_step", "cpu", 8, (384, 192), "resnet50", "float32")
@@ -23,11 +28,64 @@ def test_batch_is_the_same_each_time_and_fits_the_network():
   assert 0 < first.keep_mask.mean() < 1
 
 
-def test_our_side_measures_a_step(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+  """The network without most of its branches."""
   config = SMALL.config()
   off = {"adversarial_branch": False, "fusion_branch": False, "part_segmentation": False}
   cheap = dataclasses.replace(config, model=dataclasses.replace(config.model, **off))
   monkeypatch.setattr(Work, "config", lambda self: cheap)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+  """Three images, and a fourth with the contents of the first."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(drawn_files, "_DRAWN", 3)
+    return drawn_files.draw_files(tmp_path_factory.mktemp("files"), 4)
+
+
+def test_drawn_files_recur_under_other_names(files: list[str]):
+  contents = [Path(file).read_bytes() for file in files]
+  assert len(set(files)) == 4
+  assert len(set(contents)) == 3
+  assert contents[3] == contents[0]
+
+
+@pytest.mark.usefixtures("cheap")
+def test_our_side_embeds_files(files: list[str]):
+  side = JaxFiles(SMALL, files)
+  side.warm_up()
+  assert side.lap(3).seconds > 0
+  assert side.bare_lap(3).seconds > 0
+
+
+@pytest.mark.usefixtures("cheap")
+def test_the_twin_embeds_the_same_files(files: list[str], monkeypatch: pytest.MonkeyPatch):
+  torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install .[torch]")
+  side = PytorchFiles(SMALL, files, "contiguous")
+  side.warm_up()
+  given = []
+  embed = side._twin.embed
+  monkeypatch.setattr(side._twin, "embed", lambda images: given.append(images) or embed(images))
+  side.load_by("threads")
+  assert side.lap(3).seconds > 0
+  side.lap(1)
+  expected = np.stack([load(file, 0, (32, 32)).pixels for file in (*files, *files[:2], *files[:2])])
+  np.testing.assert_array_equal(torch.cat(given).numpy(), expected)
+
+
+def test_the_twin_loads_in_processes_too(files: list[str]):
+  pytest.importorskip("torch", reason="PyTorch is not installed: pip install .[torch]")
+  # A DataLoader forks, which it must not in a process with JAX.
+  with Worker("PyTorch", "benchmarks.file_sides:PytorchFiles", SMALL, files, "contiguous") as twin:
+    twin.call("load_by", "1")
+    assert twin.call("lap", 2).seconds > 0
+    assert twin.call("lap", 1).seconds > 0  # the same processes
+
+
+@pytest.mark.usefixtures("cheap")
+def test_our_side_measures_a_step():
   side = JaxSide(SMALL)
   assert side.warm_up().seconds > 0
   lap = side.lap(2)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.comparison import alternate
+from benchmarks.embed_files import Turn, take_turns
 from benchmarks.worker import SideError, Worker
 from magnifier_jax.errors import UserError
 
@@ -32,6 +33,12 @@ def test_sides_take_turns_and_rest_in_between(workers: list[Worker]):
   # The sides computed for 0.12 and 0.24 s.
   assert 0 <= ours.idle_cpu_seconds < 0.05
   assert 0 <= theirs.idle_cpu_seconds < 0.05
+
+
+def test_any_number_of_turns_are_taken_in_both_orders(workers: list[Worker]):
+  turns = [Turn("a", "", workers[0], "lap"), Turn("b", "", workers[1], "lap")] * 2
+  laps = take_turns(turns, rounds=2, batches=3)
+  assert [[lap.seconds for lap in own] for own in laps] == [[0.01] * 2, [0.02] * 2] * 2
 
 
 def test_what_a_user_can_mend_arrives_as_it_was(workers: list[Worker]):
