@@ -12,6 +12,7 @@ from benchmarks.jax_side import JaxSide
 from benchmarks.side import Work, draw_batch
 from benchmarks.worker import Worker
 from magnifier_jax.retrieval.images import load
+from tests.stored_architecture import stored_architecture
 
 SMALL = Work("embedding", "cpu", 2, (32, 32), "resnet18", "float32")
 FULL = Work("train_step", "cpu", 8, (384, 192), "resnet50", "float32")
@@ -54,8 +55,9 @@ def test_drawn_files_recur_under_other_names(files: list[str]):
 
 @pytest.mark.usefixtures("cheap")
 def test_our_side_embeds_files(files: list[str]):
-  side = JaxFiles(SMALL, files)
-  side.warm_up()
+  with stored_architecture():
+    side = JaxFiles(SMALL, files)
+    side.warm_up()
   assert side.lap(3).seconds > 0
   assert side.bare_lap(3).seconds > 0
 
