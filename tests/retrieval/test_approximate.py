@@ -107,6 +107,15 @@ def test_filters_hold_and_nothing_falls_short(gallery: Gallery, filters, kept):
   assert np.mean(same) > 0.8
 
 
+def test_queries_whose_lists_have_too_few_rows_are_searched_exactly(gallery: Gallery):
+  index = gallery.index()
+  index = approximate.ApproximateIndex(index._index, index._record._replace(probed=1))
+  keep = np.arange(2400) < 200  # more than a twentieth
+  queries = gallery.vectors(np.arange(1000, 1020))
+  found = index.search(gallery.shards, queries, 150, keep)
+  np.testing.assert_array_equal(found.row, nearest_rows(gallery.shards, queries, 150, keep).row)
+
+
 @pytest.fixture
 def growing(tmp_path: Path) -> Gallery:
   """1,200 rows with an index."""
