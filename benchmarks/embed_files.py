@@ -3,9 +3,10 @@
   python -m benchmarks.embed_files --backbone=resnet50 --batch=16,64
   python -m benchmarks.embed_files --backbone=resnet18 --size=96,32 --images_per_turn=4096
 
-Ours has two turns in each round: the network on a batch that lies ready, and the whole way from
-JPEG files. The PyTorch twin goes the whole way with the same images, in the fastest of `--variants`
-and then of `--loading`: threads in its process, or a DataLoader with so many worker processes.
+Ours has three turns in each round: the network on a batch that lies ready, the whole way from JPEG
+files, and with it into a gallery, as `tools.embed` does. The PyTorch twin goes the whole way with
+the same images, in the fastest of `--variants` and then of `--loading`: threads in its process, or
+a DataLoader with so many worker processes.
 Weights are random, and files are drawn, 256 × 110 pixels. A turn begins with nothing loaded.
 Each side has a process of its own, and the page cache holds the files.
 """
@@ -117,6 +118,7 @@ def _measure(
     turns = (
       Turn("the network alone", "", ours, "bare_lap"),
       Turn("from files", "", ours, "lap"),
+      Turn("tools.embed", "", ours, "gallery_lap"),
       Turn("PyTorch, from files", f"{variant}, {best}", theirs, "lap"),
     )
     laps = take_turns(turns, rounds, batches)

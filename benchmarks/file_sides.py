@@ -1,9 +1,13 @@
 """Both sides of `embed_files`: a network with random weights, and image files to embed."""
 
 import concurrent.futures
+import contextlib
+import io
 import itertools
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -54,6 +58,17 @@ class JaxFiles:
         assert len(part) == self._batch_size
 
     return _lap(embed, batches)
+
+  def gallery_lap(self, batches: int) -> Lap:
+    """Embeds files as `tools.embed` does, into a new gallery; returns the mean time of a batch."""
+    from magnifier_jax.retrieval.listed_images import ListedImage
+    from magnifier_jax.tools.embed import embed_to_gallery
+
+    paths = itertools.islice(itertools.cycle(self._files), batches * self._batch_size)
+    images = [ListedImage(path) for path in paths]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+      place = Path(folder)
+      return _lap(lambda: embed_to_gallery(self._embedder, images, place, place), batches)
 
   def bare_lap(self, batches: int) -> Lap:
     """Runs the network alone; returns the mean time of a batch."""

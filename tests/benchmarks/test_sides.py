@@ -60,6 +60,7 @@ def test_our_side_embeds_files(files: list[str]):
     side.warm_up()
   assert side.lap(3).seconds > 0
   assert side.bare_lap(3).seconds > 0
+  assert side.gallery_lap(3).seconds > 0
 
 
 @pytest.mark.usefixtures("cheap")
