@@ -146,22 +146,35 @@ def open_index(
       "quicker there"
     )
   place = folder / _FOLDER
+  index, _ = _opened(faiss, place, shards)
+  if index is not None:
+    return index
   make_folder(place)
   with writing(place / _LOCK):
     (place / _LOCK).touch()
     lock = file_lock.acquire(place / _LOCK, shared=False, wait=True)
   try:
-    record, reason = _usable(place, shards)
-    if record is not None:
-      index = _read(faiss, place / record.file)
-      if index is not None:
-        return ApproximateIndex(index, record)
-      reason = "is damaged"
+    index, reason = _opened(faiss, place, shards)  # somebody else may have built it meanwhile
+    if index is not None:
+      return index
     why = f"the index {reason}; " if reason else ""
     on_progress(f"{why}building one of {rows:,} images")
     return _built(faiss, place, shards, on_progress)
   finally:
     lock.release()
+
+
+def _opened(
+  faiss: ModuleType, place: Path, shards: Sequence[np.ndarray]
+) -> tuple[ApproximateIndex | None, str]:
+  """Returns the index; or None and why it cannot be used, '' where there is none."""
+  record, reason = _usable(place, shards)
+  if record is None:
+    return None, reason
+  try:
+    return ApproximateIndex(faiss.read_index(str(place / record.file)), record), ""
+  except RuntimeError:  # whatever is wrong with the file
+    return None, "is damaged"
 
 
 def _import_faiss() -> ModuleType:
@@ -189,13 +202,6 @@ def _usable(place: Path, shards: Sequence[np.ndarray]) -> tuple[_Record | None, 
     return None, ""
   except (OSError, ValueError, TypeError):
     return None, "is damaged"
-
-
-def _read(faiss: ModuleType, file: Path) -> Any:
-  try:
-    return faiss.read_index(str(file))
-  except RuntimeError:  # whatever is wrong with the file
-    return None
 
 
 def _digest(shards: Sequence[np.ndarray], rows: int) -> str:
