@@ -34,7 +34,7 @@ from magnifier_jax.retrieval.network import name_of
 from magnifier_jax.tools.program import add_checkpoint, check_new, make_parser, run_tool
 from magnifier_jax.workdir.metrics_log import Progress, say
 
-_COMMIT_ROWS = 2048  # rows that are written at once
+_COMMIT_ROWS = 1024  # rows that are written at once; of 4,096 numbers they take 16 MB
 _COMMIT_SECONDS = 20  # what a kill may cost
 _REPORT_SECONDS = 10
 
