@@ -57,6 +57,7 @@ def _defaults() -> ConfigDict:
         "adversarial_branch": True,
         "fusion_branch": True,
         "part_segmentation": True,
+        "global_pooling": "average",
         "adversarial_dim": 1024,
         "fusion_dim": 1024,
         "fusion_cell": "lstm",
@@ -84,6 +85,9 @@ def _defaults() -> ConfigDict:
           "erasing_area": (0.02, 0.4),
           "erasing_min_aspect": 0.3,
           "erasing_part_labels": False,
+          "brightness": 0.0,
+          "contrast": 0.0,
+          "saturation": 0.0,
         },
         "occlusion": {
           "upper_parts": 2,
@@ -107,10 +111,12 @@ def _defaults() -> ConfigDict:
       "optimizer": {
         "learning_rate": 3.5e-4,
         "weight_decay": 5e-4,
+        "schedule": "step",
         "warmup_epochs": 10,
         "warmup_factor": 0.01,
         "decay_epochs": (40,),
         "decay_factor": 0.1,
+        "ema_decay": 0.0,
       },
       "training": {
         "num_epochs": 600,

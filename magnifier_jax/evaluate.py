@@ -43,7 +43,7 @@ from magnifier_jax.query_occlusion.measurement import check_occlusion, measure_o
 from magnifier_jax.report.provenance import Provenance, provenance, unknown_provenance
 from magnifier_jax.report.published import PublishedTable
 from magnifier_jax.report.run_contents import report_data
-from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_state import Weights
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.ownership import check_no_foreign_files
@@ -146,7 +146,7 @@ def publish(
   workdir: Path,
   dataset: ReidDataset,
   embedder: DatasetEmbedder,
-  state: TrainState | TrainedNetwork,
+  weights: Weights | TrainedNetwork,
   embeddings: TestEmbeddings,
 ) -> Mapping[str, RankingMetrics]:
   """Ranks embeddings in every way that the config asks for, and shows the results."""
@@ -155,11 +155,11 @@ def publish(
   occlusion = None
   if config.evaluation.occlude != "none":
     occlusion = measure_occlusion(
-      config.evaluation, embedder, state.params, state.batch_stats, embeddings
+      config.evaluation, embedder, weights.params, weights.batch_stats, embeddings
     )
   show(source, folder, results, occlusion)
   # Every process takes part in predicting the parts; one writes.
-  query_parts = embedder.predicted_query_parts(state.params, state.batch_stats)
+  query_parts = embedder.predicted_query_parts(weights.params, weights.batch_stats)
   data = report_data(source, workdir, dataset, embedder.protocol, embeddings, results, query_parts)
   data = dataclasses.replace(data, occlusion=occlusion)
   if jax.process_index() == 0:

@@ -167,11 +167,11 @@ class _Run:
       name = test.dataset.name
       config = self.config.on(name)
       if evaluated is None:
-        embeddings = test.embeddings(state.params, state.batch_stats)
+        embeddings = test.embeddings(*state.weights)
       else:
         embeddings = evaluated.embeddings[name]
       source = provenance(config, self.record, int(state.step), chosen=False)
-      results = publish(config, source, self.workdir, test.dataset, test, state, embeddings)
+      results = publish(config, source, self.workdir, test.dataset, test, state.weights, embeddings)
       found[name] = next(iter(results.values()))
     return found
 
@@ -304,7 +304,7 @@ class _Run:
         f"evaluating ({when}{where}): {len(test.dataset.query)} queries, "
         f"{len(test.dataset.gallery)} gallery images"
       )
-      embeddings[name] = test.embeddings(state.params, state.batch_stats)
+      embeddings[name] = test.embeddings(*state.weights)
       metrics[name] = test.protocol.evaluate(*(side.whole() for side in embeddings[name]))
       say(f"{when}{where}: {format_summary(metrics[name].summary())}")
     evaluation = _Evaluation(embeddings, metrics)

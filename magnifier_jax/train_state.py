@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 Tree = dict[str, Any]  # nested; the leaves are arrays
 
 
+class Weights(NamedTuple):
+  """What a network consists of, apart from its structure: plain nested dicts of arrays."""
+
+  params: Tree
+  batch_stats: Tree  # running statistics of BatchNorm
+
+
 class TrainState(NamedTuple):
   """All that an update changes: plain nested dicts of arrays."""
 
@@ -23,6 +30,16 @@ class TrainState(NamedTuple):
   params: Tree
   batch_stats: Tree
   opt_state: "optax.OptState"
+  average: Weights | None = None  # of the weights so far; None where `ema_decay` is off
+
+  @property
+  def weights(self) -> Weights:
+    """Those of the network that is evaluated and used: the average where there is one."""
+    return Weights(self.params, self.batch_stats) if self.average is None else self.average
+
+  def stored(self) -> dict[str, Any]:
+    """Returns what a checkpoint holds, by name; an average only where there is one."""
+    return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 class Batch(NamedTuple):

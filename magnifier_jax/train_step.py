@@ -17,8 +17,8 @@ from magnifier_jax.models.magnifier_net import MagnifierNetOutput
 from magnifier_jax.models.network import Network, create_network
 from magnifier_jax.models.parts import resize_nearest
 from magnifier_jax.models.platforms import cpu_or_default
-from magnifier_jax.optimizer import adam_with_l2, learning_rate_schedule
-from magnifier_jax.train_state import Batch, TrainState, Tree
+from magnifier_jax.optimizer import adam_with_l2, averaged, learning_rate_schedule
+from magnifier_jax.train_state import Batch, TrainState, Tree, Weights
 
 
 class LossTerms(NamedTuple):
@@ -50,6 +50,7 @@ class Trainer(NamedTuple):
 
   network: Network
   init: jax.stages.Wrapped  # seed → replicated state
+  start: Callable[[Tree, Tree], TrainState]  # params, batch_stats → the state of no update
   step: Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]  # donates the state
   schedule: optax.Schedule
 
@@ -64,13 +65,19 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     mesh: the batch is sharded over its `data` axis, the state is on every device.
   """
   network, init_network = create_network(config, num_people)
-  schedule = learning_rate_schedule(config.optimizer, steps_per_epoch)
+  schedule = learning_rate_schedule(config.optimizer, steps_per_epoch, config.training.num_epochs)
   tx = adam_with_l2(schedule, config.optimizer.weight_decay)
   diversity_start = (config.loss.diversity_start_epoch - 1) * steps_per_epoch
+  decay = config.optimizer.ema_decay
+
+  def start(params: Tree, batch_stats: Tree) -> TrainState:
+    # An array of its own for each: a step is given both to write over.
+    average = jax.tree.map(jnp.copy, Weights(params, batch_stats)) if decay else None
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, batch_stats, tx.init(params), average)
 
   def init(seed: int) -> TrainState:
-    params, batch_stats = init_network(jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, tx.init(params))
+    return start(*init_network(jax.random.key(seed)))
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
     diversity_on = state.step >= diversity_start
@@ -92,8 +99,11 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     updates = cpu_or_default(grad_norm, updates, cpu=all_not_before, default=lambda _, tree: tree)
     params = optax.apply_updates(state.params, updates)
+    average = None
+    if decay:
+      average = averaged(state.average, Weights(params, batch_stats), state.step + 1, decay)
     metrics = StepMetrics(terms, grad_norm)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+    return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
 
   on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return Trainer(
@@ -104,6 +114,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
       out_shardings=on_all,
       compiler_options=mesh_lib.options_to_run_once(mesh),
     ),
+    start=start,
     step=jax.jit(
       step,
       in_shardings=(on_all, over_batch),

@@ -8,7 +8,7 @@ import jax
 from magnifier_jax.config import Config, ConfigError
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.models.network import Network, create_network
-from magnifier_jax.train_state import Tree
+from magnifier_jax.train_state import Tree, Weights
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
@@ -75,14 +75,14 @@ def open_trained_network(
     config = _config(source, record, config)
     network, init = create_network(config, record.num_people)
     shapes = jax.eval_shape(lambda: init(jax.random.key(0)))
-    target = abstract_state(shapes, mesh_lib.replicated(mesh_lib.data_mesh()))
-    params, batch_stats = checkpoints.restore_weights(step, *target)
+    target = abstract_state(Weights(*shapes), mesh_lib.replicated(mesh_lib.data_mesh()))
+    weights = checkpoints.restore_weights(step, target)
   finally:
     checkpoints.close()
   return TrainedNetwork(
     network=network,
-    params=params,
-    batch_stats=batch_stats,
+    params=weights.params,
+    batch_stats=weights.batch_stats,
     config=config,
     step=step,
     best=best,

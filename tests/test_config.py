@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from configs.cuhk03 import get_config
-from magnifier_jax import config as config_lib
 from magnifier_jax.config import Config, ConfigError
+from magnifier_jax.config import fields as config_lib
 from tests.config_reads import fields_of, fields_read
 
 ROWS = ["baseline", "part_segmentation", "adversarial", "fusion", "no_diversity", "all"]
@@ -116,6 +116,10 @@ def test_unknown_variant_names_the_known_ones(file: str):
     ("data.occlusion.upper_parts", 5, "upper_parts: must be from 0 to 4"),
     ("training.num_epochs", 0, "config.training.num_epochs: must be at least 1"),
     ("model.part_segmentation", False, "config.model.part_segmentation: must be True with"),
+    ("optimizer.schedule", "linear", "config.optimizer.schedule: must be one of step, cosine"),
+    ("optimizer.ema_decay", 1.0, "config.optimizer.ema_decay: must be from 0.0 to 0.99999"),
+    ("model.global_pooling", "max", "config.model.global_pooling: must be one of average, gem"),
+    ("data.augmentation.contrast", 1.5, "augmentation.contrast: must be from 0.0 to 1.0"),
     ("optimizer.learning_rat", 1.0, "no such field; did you mean learning_rate?"),
     ("data.dataset", "('a', 'b'", r"config.data.dataset: must be a name, or a tuple of names as"),
     ("data.dataset", ("a", 3), r"config.data.dataset: must be a name, or a tuple of names as"),
@@ -195,6 +199,16 @@ def test_drawn_queries_are_not_occluded():
     Config.from_config_dict(config)
 
 
+def test_a_warmup_leaves_something_of_the_cosine():
+  config = get_config()
+  config.optimizer.update(schedule="cosine", warmup_epochs=10)
+  config.training.num_epochs = 10
+  with pytest.raises(
+    ConfigError, match=r"^config\.optimizer\.warmup_epochs: 10 leave nothing of 10"
+  ):
+    Config.from_config_dict(config)
+
+
 def test_missing_field_is_named():
   config = get_config().to_dict()
   del config["loss"]["triplet_margin"]
@@ -218,9 +232,10 @@ def test_whole_numbers_are_taken_where_floats_are_wanted():
 
 @pytest.fixture(scope="module")
 def code(repository: Path) -> list[ast.Module]:
-  """The package, without the module that declares the fields."""
+  """The package, without the room that declares the fields."""
   package = repository / "magnifier_jax"
-  return [ast.parse(file.read_text()) for file in package.rglob("*.py") if file.name != "config.py"]
+  files = [file for file in package.rglob("*.py") if file.parent.name != "config"]
+  return [ast.parse(file.read_text()) for file in files]
 
 
 def test_every_field_is_read(code: list[ast.Module]):

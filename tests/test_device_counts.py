@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from magnifier_jax.devices.mesh import data_mesh, replicated
-from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_state import TrainState, Weights
 
 from .five_steps import RESULT, Run, Trained, make_config, write_data_sets
 
@@ -78,6 +78,23 @@ def test_devices_compute_what_one_does(dtype: str, num_devices: int, manual_dir:
   assert_close(several, one, TOLERANCE[dtype])
   assert len(one.reported) == 5
   assert metrics == metrics_of_one
+
+
+@pytest.mark.usefixtures("float64")
+def test_what_is_averaged_is_parameters_and_statistics_after_the_update(manual_dir: Path):
+  run, before = run_on(1, "float64", manual_dir), drawn("float64", manual_dir)
+  after = jax.device_get(run.train(start(run, manual_dir), num_steps=1).state)
+
+  def expected(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return (2 * old + 9 * new) / 11  # the first update's decay
+
+  assert_close(before.average, Weights(before.params, before.batch_stats), 0)
+  assert_close(after.average.params, jax.tree.map(expected, before.params, after.params), 1e-9)
+  moved = jax.tree.map(expected, before.batch_stats, after.batch_stats)
+  assert_close(after.average.batch_stats, moved, 1e-9)
+  assert not np.array_equal(
+    *(w["backbone"]["conv1"]["kernel"] for w in (before.params, after.params))
+  )
 
 
 @pytest.mark.usefixtures("float64")

@@ -24,6 +24,7 @@ from magnifier_jax.evaluation.embeddings_file import EmbeddingsFileError
 from magnifier_jax.files.disk_space import DiskFullError
 from magnifier_jax.train import DivergenceError, train
 from magnifier_jax.train_state import TrainState
+from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
 from magnifier_jax.workdir.lock import WorkdirInUseError, locked
 from magnifier_jax.workdir.metrics_log import read_records
@@ -68,6 +69,7 @@ def make_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
     config.model.update(backbone="resnet10_narrow", adversarial_dim=16, fusion_dim=16)
     config.training.update(num_epochs=2, log_every_steps=1)
     config.evaluation.update(every_epochs=1, batch_size=8, initial=False)
+    config.optimizer.ema_decay = 0.5  # the state has one tree more; else it is the same
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return Config.from_config_dict(config)
 
@@ -96,7 +98,7 @@ def arrays(workdir: Path) -> dict[str, Any]:
   checkpoints = Checkpoints(workdir, read_only=True)
   step = checkpoints.latest_step()
   state = checkpoints._manager.restore(step)["state"]
-  return {"step": step, "params": state["params"], "batch_stats": state["batch_stats"]}
+  return {"step": step} | {name: state[name] for name in ("params", "batch_stats", "average")}
 
 
 def assert_same_bits(a: Any, b: Any) -> None:
@@ -235,6 +237,14 @@ def test_evaluation_finds_what_training_found(
   assert json.loads((finished / "metrics.json").read_text()) == before
   assert list(results) == ["all", "global", "adversarial", "fusion"]
   assert "adversarial" in capsys.readouterr().out
+
+
+def test_the_average_is_what_is_opened(finished: Path):
+  stored, opened = arrays(finished), open_trained_network(finished)
+  assert_same_bits(opened.params, stored["average"]["params"])
+  assert_same_bits(opened.batch_stats, stored["average"]["batch_stats"])
+  kernels = [tree["backbone"]["conv1"]["kernel"] for tree in (opened.params, stored["params"])]
+  assert not np.array_equal(*kernels)
 
 
 @pytest.mark.usefixtures("unreported")

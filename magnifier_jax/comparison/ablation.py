@@ -1,5 +1,8 @@
-"""Config variants × seeds, trained one after the other and compared."""
+"""Variants and settings of a config × seeds, trained one after the other and compared."""
 
+import os
+import re
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +21,7 @@ from magnifier_jax.workdir.result_folders import METRICS
 
 _SHOWN_LINES = 3  # of a failed run's console
 _FOLLOW_SECONDS = 1.0  # between two looks at how far a run is
+_ROW_NAME = re.compile(r"\w[\w.+-]*")  # it names a folder
 
 
 class AblationError(UserError):
@@ -25,62 +29,94 @@ class AblationError(UserError):
 
 
 class PlannedRun(NamedTuple):
-  """One variant with one seed."""
+  """One row of the table with one seed."""
 
-  variant: str
+  row: str  # the variant, or the name of the settings
   seed: int
   config: Config
   workdir: Path
   arguments: tuple[str, ...]  # of `magnifier_jax.main`
 
 
+class _Row(NamedTuple):
+  """What the runs of a row share."""
+
+  name: str
+  config_file: str  # with variants after a colon
+  overrides: list[str]  # '--config.field=value'
+
+
 def plan(
-  file: str, variants: Sequence[str], seeds: Sequence[int], output: Path, settings: Sequence[str]
+  file: str,
+  variants: Sequence[str],
+  seeds: Sequence[int],
+  output: Path,
+  settings: Sequence[str],
+  rows: Sequence[str] = (),
 ) -> list[PlannedRun]:
-  """Returns the runs in the order in which to run them: all variants of a seed, then the next.
+  """Returns the runs in the order in which to run them: all rows of a seed, then the next.
 
   Args:
     file: the config file, perhaps with variants after a colon that all runs share.
-    variants: of the file; several joined by + make one.
-    seeds: each variant is run with each of them.
+    variants: of the file, a row each; several joined by + make one.
+    seeds: each row is run with each of them.
     output: gets a folder for each run.
     settings: 'field=value', for all runs.
+    rows: 'NAME=field=value …', rows of the file itself with fields of their own.
 
   Raises:
-    AblationError: on a repeated variant or seed, or a setting that is none.
+    AblationError: on a repeated row or seed, or a setting that is none.
     ConfigError: on a variant or a setting that the config does not have.
   """
-  for option, values in (("--variants", variants), ("--seeds", seeds)):
+  shared = [_override(setting, "--set") for setting in settings]
+  planned = [_variant_row(file, variant, shared) for variant in variants]
+  planned += [_settings_row(file, row, shared) for row in rows]
+  names = [row.name for row in planned]
+  for option, values in (("--settings" if rows else "--variants", names), ("--seeds", seeds)):
     repeated = next((value for value in values if values.count(value) > 1), None)
     if repeated is not None:
       raise AblationError(f"{option}: {repeated} is there more than once")
-  overrides = [_override(setting) for setting in settings]
-  return [
-    _planned_run(file, variant, seed, output, overrides) for seed in seeds for variant in variants
-  ]
+  return [_planned_run(row, seed, output) for seed in seeds for row in planned]
 
 
-def _override(setting: str) -> str:
+def _override(setting: str, option: str) -> str:
   field, equals, value = setting.removeprefix("config.").partition("=")
   if not (field and equals):
-    raise AblationError(f"--set: {setting!r} does not look like training.num_epochs=4")
+    raise AblationError(f"{option}: {setting!r} does not look like training.num_epochs=4")
   if field == "seed":
-    raise AblationError("--set: the seed is for --seeds to set")
+    raise AblationError(f"{option}: the seed is for --seeds to set")
   return f"--config.{field}={value}"
 
 
-def _planned_run(
-  file: str, variant: str, seed: int, output: Path, overrides: Sequence[str]
-) -> PlannedRun:
+def _variant_row(file: str, variant: str, shared: Sequence[str]) -> _Row:
   config_file = f"{file}{',' if ':' in file else ':'}{variant.replace('+', ',')}"
-  overrides = [*overrides, f"--config.seed={seed}"]
-  workdir = output / variant / f"seed{seed}"
+  return _Row(variant, config_file, list(shared))
+
+
+def _settings_row(file: str, row: str, shared: Sequence[str]) -> _Row:
+  """Returns the row of 'NAME=field=value …', whose name ends the config's, which tables show."""
+  name, equals, settings = row.partition("=")
+  if not equals or not _ROW_NAME.fullmatch(name):
+    raise AblationError(
+      f"--settings: {row!r} does not look like cosine='optimizer.schedule=cosine'"
+    )
+  try:
+    changes = [_override(setting, f"--settings {name}") for setting in shlex.split(settings)]
+  except ValueError as error:
+    raise AblationError(f"--settings: {row!r}: {error}") from error
+  label = f"--config.name={load_config(file, list(shared)).name}_{name}"
+  return _Row(name, file, [*shared, label, *changes])
+
+
+def _planned_run(row: _Row, seed: int, output: Path) -> PlannedRun:
+  overrides = [*row.overrides, f"--config.seed={seed}"]
+  workdir = output / row.name / f"seed{seed}"
   return PlannedRun(
-    variant,
+    row.name,
     seed,
-    load_config(config_file, overrides),
+    load_config(row.config_file, overrides),
     workdir,
-    (f"--config={config_file}", f"--workdir={workdir}", *overrides),
+    (f"--config={row.config_file}", f"--workdir={workdir}", *overrides),
   )
 
 
@@ -103,11 +139,11 @@ class Ablation:
     """Runs all that has not finished before; returns those that failed."""
     failed = []
     for index, run in enumerate(self._runs):
-      label = f"[{index + 1}/{len(self._runs)}] {run.variant}, seed {run.seed}"
+      label = f"[{index + 1}/{len(self._runs)}] {run.row}, seed {run.seed}"
       result = finished_result(run)
       if result is not None:
         self._say(f"{label}: finished before, {_accuracy(result)}")
-      elif not self._run_one(run, label, [later.variant for later in self._runs[index + 1 :]]):
+      elif not self._run_one(run, label, [later.row for later in self._runs[index + 1 :]]):
         failed.append(run)
       else:
         self.compare()
@@ -142,13 +178,15 @@ class Ablation:
         epochs = f"epoch {clock.epoch:.2f} of {run.config.training.num_epochs}"
         self._follow(f"{label}: {epochs}, {self._left(clock, later)}")
 
+    busy = _seconds_of_children()
     exit_code = run_training(run.arguments, log, on_line)
     self._follow("")
     clock.read()
     result = finished_result(run)
     took = format_duration(clock.elapsed)
+    took += f" ({format_duration(_seconds_of_children() - busy)} of CPU time)"
     if exit_code == 0 and result is not None:
-      self._times.add(run.variant, clock.whole() or clock.elapsed)
+      self._times.add(run.row, clock.whole() or clock.elapsed)
       left = format_duration(self._times.estimate(later))
       self._say(f"{label}: {_accuracy(result)}, took {took}, about {left} left in all")
       return True
@@ -188,8 +226,15 @@ def finished_result(run: PlannedRun) -> RunResult | None:
     # It is written after the numbers; an older one is of fewer epochs.
     and report.exists()
     and report.stat().st_mtime >= (result.folder / METRICS).stat().st_mtime
+    and (result.occlusion is not None or run.config.evaluation.occlude == "none")
   )
   return result if finished else None
+
+
+def _seconds_of_children() -> float:
+  """Returns the CPU seconds of the processes that have ended, and of theirs."""
+  times = os.times()
+  return times.children_user + times.children_system
 
 
 def _accuracy(result: RunResult) -> str:

@@ -52,29 +52,29 @@ class RunClock:
 
 
 class RunTimes:
-  """What runs of each variant take, for an estimate of those that are to come."""
+  """What runs of each row take, for an estimate of those that are to come."""
 
   def __init__(self):
     self._seconds: dict[str, list[float]] = {}
 
-  def add(self, variant: str, seconds: float) -> None:
-    """Notes how long a whole run of a variant took."""
-    self._seconds.setdefault(variant, []).append(seconds)
+  def add(self, row: str, seconds: float) -> None:
+    """Notes how long a whole run of a row took."""
+    self._seconds.setdefault(row, []).append(seconds)
 
-  def estimate(self, variants: Sequence[str], otherwise: float | None = None) -> float | None:
-    """Returns the seconds that a run of each of `variants` will take, one after the other.
+  def estimate(self, rows: Sequence[str], otherwise: float | None = None) -> float | None:
+    """Returns the seconds that a run of each of `rows` will take, one after the other.
 
     Args:
-      variants: of the runs to come. One that has not been run yet counts as the mean of the others.
+      rows: of the runs to come. One that has not been run yet counts as the mean of the others.
       otherwise: seconds of a run, while none has ended.
 
     Returns:
       None when nothing is known.
     """
-    means = {variant: sum(times) / len(times) for variant, times in self._seconds.items()}
+    means = {row: sum(times) / len(times) for row, times in self._seconds.items()}
     default = sum(means.values()) / len(means) if means else otherwise
-    if not variants:
+    if not rows:
       return 0.0
     if default is None:
       return None
-    return sum(means.get(variant, default) for variant in variants)
+    return sum(means.get(row, default) for row in rows)

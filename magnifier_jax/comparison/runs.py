@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from magnifier_jax.errors import UserError
-from magnifier_jax.evaluation.occlusion_results import OCCLUSION
+from magnifier_jax.evaluation.occlusion_results import OCCLUSION, OcclusionResults
 from magnifier_jax.evaluation.protocol import CROSS_CAMERA, rule_in_words
 from magnifier_jax.evaluation.thresholds import THRESHOLDS
 from magnifier_jax.report.published import (
@@ -71,6 +71,7 @@ class RunResult:
     rows: {row: {metric: fraction}}; the whole embedding is 'all'.
     untrained: {metric: fraction} of the whole embedding before the first update, if measured.
     initial_weights: where its weights came from, with the SHA-256 of a file; None if drawn.
+    occlusion: what was found with something hidden in the queries; None if not measured.
   """
 
   workdir: Path
@@ -83,6 +84,7 @@ class RunResult:
   rows: Mapping[str, Mapping[str, float]]
   untrained: Mapping[str, float] | None
   initial_weights: Mapping[str, Any] | None
+  occlusion: OcclusionResults | None
 
   @property
   def seed(self) -> int:
@@ -162,14 +164,14 @@ class Group:
 
   def statistic(self, row: str, metric: str) -> Statistic:
     """Returns a metric of a row of results over the seeds; NaN where it was not measured."""
-    return _statistic([run.rows[row].get(metric, math.nan) for run in self.runs])
+    return statistic([run.rows[row].get(metric, math.nan) for run in self.runs])
 
   def untrained(self, metric: str) -> Statistic | None:
     """Returns a metric of the whole embedding before training; None unless each run has it."""
     measured = [run.untrained for run in self.runs if run.untrained is not None]
     if len(measured) < len(self.runs):
       return None
-    return _statistic([summary.get(metric, math.nan) for summary in measured])
+    return statistic([summary.get(metric, math.nan) for summary in measured])
 
   @property
   def trained_on_others(self) -> str:
@@ -225,7 +227,8 @@ class RunComparison:
     ]
 
 
-def _statistic(values: Sequence[float]) -> Statistic:
+def statistic(values: Sequence[float]) -> Statistic:
+  """Returns what a metric is over the seeds."""
   spread = statistics.stdev(values) if len(values) > 1 else math.nan
   return Statistic(statistics.fmean(values), spread, tuple(values))
 
@@ -311,7 +314,15 @@ def _read_result(workdir: Path, path: Path) -> RunResult:
     # The log is of the data set that was trained on.
     untrained=_untrained(workdir) if tested_on == config["data"]["dataset"] else None,
     initial_weights=_initial_weights(workdir),
+    occlusion=_occlusion(metrics, path),
   )
+
+
+def _occlusion(metrics: Mapping[str, Any], path: Path) -> OcclusionResults | None:
+  try:
+    return OcclusionResults.from_json(metrics)
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise CompareError(f"{path}: {OCCLUSION}: damaged; evaluate the run again") from error
 
 
 def _read_json(path: Path, when_missing: str) -> dict[str, Any]:

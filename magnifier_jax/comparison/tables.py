@@ -1,9 +1,10 @@
 """A comparison of runs as tables: plain text, Markdown, JSON."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from magnifier_jax.comparison.occlusion import OccludedGroup, occluded
 from magnifier_jax.comparison.runs import WHOLE, Group, RunComparison, Statistic
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 
@@ -19,11 +20,11 @@ class Table(NamedTuple):
 
 
 def tables(comparison: RunComparison) -> list[Table]:
-  """Returns the tables of one test set: the whole embeddings, then every branch alone."""
+  """Returns the tables of one test set: whole embeddings, branches alone, occluded queries."""
   found = [_whole_table(comparison)]
   if any(row != WHOLE for row in comparison.rows):
     found += [_branch_table(comparison, metric) for metric in ("mAP", "rank1")]
-  return found
+  return found + _occlusion_tables(comparison)
 
 
 def conventions(comparison: RunComparison) -> str:
@@ -84,6 +85,30 @@ def _branch_table(comparison: RunComparison, metric: str) -> Table:
   )
   caption = f"{HEADINGS[metric]} of each branch alone, and of all (%)"
   return Table(caption, ("run", *comparison.rows), rows)
+
+
+def _occlusion_tables(comparison: RunComparison) -> list[Table]:
+  """Returns a table for each way in which queries were occluded."""
+  measured: dict[str, dict[str, OccludedGroup]] = {}
+  for group in comparison.groups:
+    if (found := occluded(group)) is not None:
+      measured.setdefault(found.conventions, {})[group.name] = found
+  return [_occlusion_table(conventions, groups) for conventions, groups in measured.items()]
+
+
+def _occlusion_table(conventions: str, groups: Mapping[str, OccludedGroup]) -> Table:
+  things = list(dict.fromkeys(name for group in groups.values() for name in group.hidden))
+  rows = tuple(
+    (name, row, *(_percent(_of_hidden(group, thing, row)) for thing in things))
+    for name, group in groups.items()
+    for row in next(iter(group.hidden.values()))
+  )
+  caption = f"{HEADINGS['mAP']} by what is hidden in the queries (%). {conventions}"
+  return Table(caption, ("run", "embedding", *things), rows)
+
+
+def _of_hidden(group: OccludedGroup, thing: str, row: str) -> Statistic | None:
+  return group.hidden.get(thing, {}).get(row, {}).get("mAP")
 
 
 def _percent(statistic: Statistic | None) -> str:
@@ -189,6 +214,7 @@ def _group_values(group: Group) -> dict[str, Any]:
       }
       for row in group.rows
     },
+    "occluded_queries": _occluded_values(group),
     "trained_on": group.runs[0].trained_on,
     "untrained": {
       metric: _statistic_values(group.untrained(metric))
@@ -200,6 +226,20 @@ def _group_values(group: Group) -> dict[str, Any]:
     "published": published and {metric: getattr(published, metric) / 100 for metric in PUBLISHED},
     "differs_from_reference_in": group.differences_from_reference(),
   }
+
+
+def _occluded_values(group: Group) -> dict[str, Any] | None:
+  found = occluded(group)
+  if found is None:
+    return None
+  hidden = {
+    name: {
+      row: {metric: _statistic_values(value) for metric, value in metrics.items()}
+      for row, metrics in rows.items()
+    }
+    for name, rows in found.hidden.items()
+  }
+  return {"conventions": found.conventions, "hidden": hidden}
 
 
 def _statistic_values(statistic: Statistic) -> dict[str, Any]:

@@ -16,6 +16,7 @@ _ERASING_ATTEMPTS = 100  # as the reference; with its settings 1 in 10 attempts 
 class Augmentation(NamedTuple):
   """What happens to each image of a batch, in this order."""
 
+  colour: np.ndarray  # (B, 3) float32: factors of brightness, contrast and saturation
   flip: np.ndarray  # (B,) bool
   crop: np.ndarray  # (B, 2) int32: top and left of the crop in the padded image, pixels
   erased: np.ndarray  # (B, 4) int32: top, left, height, width in the crop; height 0 erases nothing
@@ -39,11 +40,13 @@ def draw_augmentation(
     image_size_hw: height and width of the training images, pixels.
     config: probabilities and ranges.
   """
-  return Augmentation(
-    flip=random.random(batch_size) < config.flip_probability,
-    crop=random.integers(0, 2 * config.pad_pixels, (batch_size, 2), np.int32, endpoint=True),
-    erased=_draw_erased(random, batch_size, image_size_hw, config),
-  )
+  flip = random.random(batch_size) < config.flip_probability
+  crop = random.integers(0, 2 * config.pad_pixels, (batch_size, 2), np.int32, endpoint=True)
+  erased = _draw_erased(random, batch_size, image_size_hw, config)
+  # Last, so that the others are the same whether colours change or not.
+  strength = np.array([config.brightness, config.contrast, config.saturation])
+  colour = (1 + strength * random.uniform(-1, 1, (batch_size, 3))).astype(np.float32)
+  return Augmentation(colour, flip, crop, erased)
 
 
 def _draw_erased(

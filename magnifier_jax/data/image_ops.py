@@ -16,6 +16,9 @@ _LABEL_STRIDE = 8  # part labels leave the pipeline at an eighth of the image's 
 _SAMPLED_PIXELS = {"nearest": (4,), "bilinear": (3, 4)}
 
 
+_GREY = (0.299, 0.587, 0.114)  # of RGB, as Pillow's mode L
+
+
 class DecodingError(ValueError):
   """TensorFlow cannot decode a file; the message says why."""
 
@@ -23,6 +26,7 @@ class DecodingError(ValueError):
 class Change(NamedTuple):
   """What happens to one image: a row of `augmentation.Augmentation`, as tensors."""
 
+  colour: tf.Tensor  # (3,) float32: factors of brightness, contrast and saturation
   flip: tf.Tensor  # () bool
   crop: tf.Tensor  # (2,) int32: top and left in the padded image
   erased: tf.Tensor  # (4,) int32: top, left, height, width; height 0 erases nothing
@@ -108,19 +112,45 @@ def training_image(encoded: tf.Tensor, change: Change, config: DataConfig) -> tf
   Args:
     encoded: scalar string, a JPEG or PNG file.
     change: what happens to it.
-    config: reads `image_size_hw`, `pixel_mean` and `augmentation.pad_pixels`.
+    config: reads `image_size_hw`, `pixel_mean` and, of `augmentation`, `pad_pixels` and whether
+      colours change.
 
   Returns:
     (H, W, 3) uint8. Padding is black; the erased rectangle has the mean colour, which becomes 0 by
     normalisation.
   """
   image = evaluation_image(encoded, config.image_size_hw)
+  if config.augmentation.changes_colours:
+    image = change_colours(image, change.colour)
   image = tf.cond(change.flip, lambda: tf.reverse(image, [1]), lambda: image)
   pad = config.augmentation.pad_pixels
   image = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
   image = tf.slice(image, [change.crop[0], change.crop[1], 0], [*config.image_size_hw, 3])
   mean = tf.constant([round(mean) for mean in config.pixel_mean], tf.uint8)
   return tf.cond(change.erased[2] > 0, lambda: _erase(image, change.erased, mean), lambda: image)
+
+
+def change_colours(image: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
+  """Multiplies brightness, then contrast, then saturation, as Pillow's `ImageEnhance`.
+
+  That is: the pixel, its distance from the mean grey of the image, and from its own grey. Pillow
+  rounds and clips after each of the three; here that happens once, at the end.
+
+  Args:
+    image: (H, W, 3) uint8.
+    factors: (3,) float32 from 0 on; 1 changes nothing.
+
+  Returns:
+    (H, W, 3) uint8.
+  """
+  brightness, contrast, saturation = tf.unstack(factors)
+  image = tf.cast(image, tf.float32)
+  # All three are linear in the pixel, its grey and the mean grey.
+  grey = tf.linalg.matvec(image, tf.constant(_GREY))[..., None]
+  kept = brightness * contrast
+  constant = brightness * (1 - contrast) * tf.reduce_mean(grey) + 0.5
+  changed = kept * saturation * image + (kept * (1 - saturation) * grey + constant)
+  return tf.cast(tf.clip_by_value(changed, 0, 255), tf.uint8)
 
 
 def training_part_labels(encoded: tf.Tensor, change: Change, config: DataConfig) -> tf.Tensor:

@@ -165,6 +165,7 @@ def _plan(step: int, sampler: Sampler, config: Config) -> _TrainPlan:
 _TRAIN_ROW = (
   tf.TensorSpec((), tf.string),  # image file
   tf.TensorSpec((), tf.string),  # part-label file
+  tf.TensorSpec((3,), tf.float32),  # colour
   tf.TensorSpec((), tf.bool),  # flip
   tf.TensorSpec((2,), tf.int32),  # crop
   tf.TensorSpec((4,), tf.int32),  # erased
@@ -182,13 +183,14 @@ def _make_train_row(
   config: DataConfig,
   image: tf.Tensor,
   part_labels: tf.Tensor,
+  colour: tf.Tensor,
   flip: tf.Tensor,
   crop: tf.Tensor,
   erased: tf.Tensor,
   kept_parts: tf.Tensor,
   person_id: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-  change = image_ops.Change(flip, crop, erased)
+  change = image_ops.Change(colour, flip, crop, erased)
   image = image_ops.training_image(image, change, config)
   part_labels = image_ops.training_part_labels(part_labels, change, config)
   return image, part_labels, kept_parts, person_id

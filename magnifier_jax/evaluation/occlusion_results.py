@@ -51,6 +51,25 @@ class OcclusionResults(NamedTuple):
       "bottom": bottom,
     }
 
+  @classmethod
+  def from_json(cls, metrics: Mapping[str, Any]) -> "OcclusionResults | None":
+    """Reads this from the contents of `metrics.json`; None where nothing was hidden.
+
+    Raises:
+      KeyError, TypeError, ValueError, AttributeError: when it is not what `to_json` returns.
+    """
+    stored = metrics.get(OCCLUSION)
+    if stored is None:
+      return None
+    found = [_hidden(stored["parts"]), _hidden(stored["bottom"])]
+    rows = {row for hidden in found for one in hidden.values() for row in one.rows}
+    plain = {
+      row: {name: metrics[row][name] for name in PUBLISHED} for row in metrics if row in rows
+    }
+    parts, bottom = found
+    by_share = {float(share): hidden for share, hidden in bottom.items()}
+    return cls(stored["mask"], stored["fill"], stored["seed"], plain, parts, by_share)
+
   def conventions(self) -> str:
     """Returns what was hidden and how, in a sentence."""
     where = {"predicted": "as the network finds it", "given": "by the part labels"}[self.mask]
@@ -69,6 +88,16 @@ class OcclusionResults(NamedTuple):
         (f"bottom {share:.0%}", hidden.share, hidden.rows) for share, hidden in self.bottom.items()
       ),
     ]
+
+
+def _hidden(stored: Mapping[str, Mapping[str, Any]]) -> dict[str, Hidden]:
+  return {
+    name: Hidden(
+      values["hidden_share"],
+      {row: dict(found) for row, found in values.items() if row != "hidden_share"},
+    )
+    for name, values in stored.items()
+  }
 
 
 def accuracies(results: Mapping[str, RankingMetrics]) -> Accuracies:

@@ -10,6 +10,7 @@ from magnifier_jax.export.network_arrays import NetworkArrays
 from magnifier_jax.export.onnx_builder import OnnxBuilder
 from magnifier_jax.export.onnx_recurrence import last_hidden_state
 from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME, Signature
+from magnifier_jax.models.global_branch import GeneralizedMean
 
 PART_LOGITS = "part_logits"  # the value [B, S, h, w] that a body part is chosen by
 
@@ -34,7 +35,7 @@ def build_model(arrays: NetworkArrays, config: ModelConfig, signature: Signature
   for branch in signature.branches:
     module = arrays.module(f"{branch}_branch")
     if branch == "global":
-      embeddings.append(_global_branch(graph, stage4, module))
+      embeddings.append(_global_branch(graph, stage4, module, config))
     elif branch == "adversarial":
       embeddings.append(_adversarial_branch(graph, stage3, module))
     else:
@@ -112,10 +113,25 @@ def _relu(graph: OnnxBuilder, x: str) -> str:
   return graph.add("Relu", [x], f"{x}/relu")
 
 
-def _global_branch(graph: OnnxBuilder, stage4: str, branch: NetworkArrays) -> str:
-  x = graph.add("GlobalAveragePool", [stage4], f"{branch.name}/average_pool")
+def _global_branch(
+  graph: OnnxBuilder, stage4: str, branch: NetworkArrays, config: ModelConfig
+) -> str:
+  if config.global_pooling == "gem":
+    x = _generalized_mean(graph, stage4, branch.module("pool"))
+  else:
+    x = graph.add("GlobalAveragePool", [stage4], f"{branch.name}/average_pool")
   x = graph.add("Flatten", [x], f"{branch.name}/features")
   return _bnneck(graph, x, branch)
+
+
+def _generalized_mean(graph: OnnxBuilder, x: str, pool: NetworkArrays) -> str:
+  name, power = pool.name, pool.array("power")
+  least = graph.constant(f"{name}/epsilon", np.float32(GeneralizedMean.epsilon).reshape(1))
+  powers = (graph.constant(f"{name}/{n}", p) for n, p in (("power", power), ("root", 1 / power)))
+  x = graph.add("Max", [x, least], f"{name}/positive")
+  x = graph.add("Pow", [x, next(powers)], f"{name}/powers")
+  x = graph.add("GlobalAveragePool", [x], f"{name}/average_pool")
+  return graph.add("Pow", [x, next(powers)], f"{name}/mean")
 
 
 def _adversarial_branch(graph: OnnxBuilder, stage3: str, branch: NetworkArrays) -> str:

@@ -21,6 +21,7 @@ _MODULES = (
   (r"backbone/stage(\d)/block(\d+)/shortcut/conv/linear", r"base.model.layer\1.\2.downsample.0"),
   (r"backbone/stage(\d)/block(\d+)/shortcut/bn", r"base.model.layer\1.\2.downsample.1"),
   (r"backbone/stage(\d)/block(\d+)/(\w+?)(/linear)?", r"base.model.layer\1.\2.\3"),
+  (r"global_branch/pool", r"base.gem"),  # ours: the authors have none, and others call it p
   (r"global_branch/bnneck", r"base.feat_bn"),
   (r"global_branch/classifier", r"classifier"),
   (r"adversarial_branch/bottleneck/(\w+?)(/linear)?", r"base.mask.bottle.\1"),
@@ -48,6 +49,7 @@ _LEAVES = {
   "kernel_hidden": "weight_hh_l0",
   "bias_input": "bias_ih_l0",
   "bias_hidden": "bias_hh_l0",
+  "power": "p",
 }
 
 

@@ -54,7 +54,9 @@ class MagnifierNet(nnx.Module):
     stage3, stage4 = self.backbone.stage3.features, self.backbone.stage4.features
     # NNX decides at the first assignment whether an attribute may hold a module, so once each.
     self.global_branch = (
-      GlobalBranch(stage4, num_people, **options) if config.global_branch else None
+      GlobalBranch(stage4, num_people, pooling=config.global_pooling, **options)
+      if config.global_branch
+      else None
     )
     self.adversarial_branch = (
       SemanticAdversarialBranch(stage3, config.adversarial_dim, num_people, **options)

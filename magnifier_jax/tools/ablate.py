@@ -1,10 +1,16 @@
-r"""Trains config variants × seeds, one after the other, and compares them.
+r"""Trains variants or settings of a config × seeds, one after the other, and compares them.
 
   python -m magnifier_jax.tools.ablate --config=configs/cuhk03.py:small --seeds=0,1 \
     --output=runs/ablation --set training.num_epochs=4 loss.diversity_start_epoch=3
 
-Each run has a process and a folder of its own, OUTPUT/VARIANT/seedN, with its console output in
-console.log there. All variants of the first seed come first, so that an interruption leaves a whole
+The rows of the table are the published ones, or those of --variants, or the config itself with
+fields of your choice, each under a name of yours:
+
+    --settings plain= cosine='optimizer.schedule=cosine' \
+      large='data.image_size_hw=(192,96) training.num_epochs=4'
+
+Each run has a process and a folder of its own, OUTPUT/ROW/seedN, with its console output in
+console.log there. All rows of the first seed come first, so that an interruption leaves a whole
 table. The same command again goes on where it stopped: what has finished is left alone, what was
 interrupted goes on from its checkpoint. After every run, OUTPUT/comparison.* are written from what
 has finished.
@@ -30,7 +36,12 @@ def main(argv: Sequence[str]) -> int:
   options = _parser().parse_args(argv)
   output = options.output
   runs = plan(
-    options.config, _names(options.variants), _seeds(options.seeds), output, options.settings
+    options.config,
+    _variants(options.variants, options.rows),
+    _seeds(options.seeds),
+    output,
+    options.settings,
+    options.rows,
   )
   for note in _notes(runs):
     print(f"note: {note}")
@@ -39,11 +50,14 @@ def main(argv: Sequence[str]) -> int:
   failed = ablation.run()
   print(f"\n{ablation.compare() or 'no run has finished, so there is nothing to compare'}")
   for run in failed:
-    print(f"FAILED: {run.variant}, seed {run.seed}; see {run.workdir / 'console.log'}")
+    print(f"FAILED: {run.row}, seed {run.seed}; see {run.workdir / 'console.log'}")
   return 1 if failed else 0
 
 
-def _names(variants: str) -> list[str]:
+def _variants(variants: str | None, rows: Sequence[str]) -> list[str]:
+  """Returns the rows that are variants: the published ones where nothing else is asked for."""
+  if variants is None:
+    return [] if rows else [row.variant for row in REFERENCE_ROWS]
   names = [name.strip() for name in variants.split(",")]
   if not all(names):
     raise AblationError(f"--variants: {variants!r} must be names with commas between them")
@@ -61,11 +75,11 @@ def _seeds(seeds: str) -> list[int]:
 
 def _notes(runs: Sequence[PlannedRun]) -> list[str]:
   """Returns what the user may not have meant."""
-  configs = {run.variant: run.config for run in runs}
+  configs = {run.row: run.config for run in runs}
   return [
-    f"{variant}: the diversity loss would start in epoch {config.loss.diversity_start_epoch} of "
+    f"{row}: the diversity loss would start in epoch {config.loss.diversity_start_epoch} of "
     f"{config.training.num_epochs}, so it never counts; see --set loss.diversity_start_epoch=…"
-    for variant, config in configs.items()
+    for row, config in configs.items()
     if config.model.fusion_branch
     and config.loss.diversity_weight > 0
     and config.loss.diversity_start_epoch > config.training.num_epochs
@@ -83,9 +97,18 @@ def _parser() -> argparse.ArgumentParser:
   )
   add(
     "--variants",
-    default=",".join(row.variant for row in REFERENCE_ROWS),
     metavar="NAME,…",
-    help="of the config file, such as paper or fusion+paper; default: %(default)s",
+    help="rows: variants of the config file, such as paper or fusion+paper; default, without "
+    f"--settings: {','.join(row.variant for row in REFERENCE_ROWS)}",
+  )
+  add(
+    "--settings",
+    dest="rows",
+    nargs="+",
+    action="extend",
+    default=[],
+    metavar="NAME='FIELD=VALUE …'",
+    help="rows: the config with these fields; tuples without spaces, (192,96)",
   )
   add("--seeds", default="0", metavar="N,…", help="default: %(default)s")
   add(

@@ -22,7 +22,7 @@ from magnifier_jax.interop.torchvision_weights import (
   load_backbone,
 )
 from magnifier_jax.interop.weights_file import WeightsFile, read_weights
-from magnifier_jax.train_state import TrainState, Tree
+from magnifier_jax.train_state import TrainState, Tree, Weights
 from magnifier_jax.weights.workdir_weights import read_workdir
 from magnifier_jax.workdir.origin import write_origin
 
@@ -67,9 +67,13 @@ def initialize(
   else:
     return state
   write_origin(workdir, loaded.origin)
+  average = state.average
+  if average is not None:
+    average = Weights(*(_replace(drawn, read) for drawn, read in zip(average, loaded[:2])))
   return state._replace(
     params=_replace(state.params, loaded.params),
     batch_stats=_replace(state.batch_stats, loaded.batch_stats),
+    average=average,
   )
 
 

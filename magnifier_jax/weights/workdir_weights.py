@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from magnifier_jax.config import Config
@@ -13,8 +12,6 @@ from magnifier_jax.files.disk_space import full_disk_named
 from magnifier_jax.interop.state_dict import load_state_dict, num_people, to_state_dict
 from magnifier_jax.interop.torchvision_weights import check_whole_network
 from magnifier_jax.interop.weights_file import WeightsFile
-from magnifier_jax.optimizer import adam_with_l2
-from magnifier_jax.train_state import TrainState
 from magnifier_jax.train_step import create_trainer
 from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints, RunRecord, run_record
@@ -66,8 +63,7 @@ def write_workdir(config: Config, weights: WeightsFile, workdir: Path) -> RunRec
   params, batch_stats = load_state_dict(
     weights.state_dict, shapes.params, shapes.batch_stats, source=str(weights.path)
   )
-  opt_state = adam_with_l2(trainer.schedule, config.optimizer.weight_decay).init(params)
-  state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
+  state = trainer.start(params, batch_stats)
   record = run_record(config, people, 0)
   with full_disk_named(workdir, "Nothing was converted."), locked(workdir, say):
     checkpoints = Checkpoints(workdir)

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from magnifier_jax.config import Config
 from magnifier_jax.errors import UserError
 from magnifier_jax.files.whole_file import write_json
-from magnifier_jax.train_state import TrainState, Tree
+from magnifier_jax.train_state import TrainState, Tree, Weights
 from magnifier_jax.workdir.checkpoint_files import find_damage, write_manifest
 from magnifier_jax.workdir.metrics_log import say
 from magnifier_jax.workdir.old_records import with_todays_fields
@@ -157,7 +157,7 @@ class Checkpoints:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state._asdict()), run=ocp.args.JsonSave(run._asdict())
+        state=ocp.args.StandardSave(state.stored()), run=ocp.args.JsonSave(run._asdict())
       ),
     )
 
@@ -206,35 +206,34 @@ class Checkpoints:
     """
     with self._telling_damage(step):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target._asdict()))
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target.stored()))
       )
     return TrainState(**restored["state"])
 
-  def restore_weights(self, step: int, params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
-    """Restores the parameters and the running statistics of `step`; nothing else is read.
+  def restore_weights(self, step: int, weights: Weights) -> Weights:
+    """Restores the weights of `step`, averaged ones where it has such; nothing else is read.
 
     Args:
       step: one that `intact_step` returned.
-      params: `jax.ShapeDtypeStruct` leaves with the shardings to restore onto.
-      batch_stats: likewise.
-
-    Returns:
-      The parameters, and the running statistics.
+      weights: `jax.ShapeDtypeStruct` leaves with the shardings to restore onto.
 
     Raises:
       CheckpointError: when the checkpoint is of a network with other arrays, or its files are
         damaged, or deleted meanwhile.
     """
-    target = {"params": params, "batch_stats": batch_stats}
-    arguments = ocp.args.PyTreeRestore(
-      target,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(target),
-      partial_restore=True,
-    )
+    target = weights._asdict()
     with self._telling_damage(step), ocp.PyTreeCheckpointer() as reader:
-      self._check_weights(step, target)
+      state = self._manager.item_metadata(step)["state"]
+      averaged = state.get("average") is not None
+      self._check_weights(step, state["average"] if averaged else state, target)
+      target = {"average": target} if averaged else target
+      arguments = ocp.args.PyTreeRestore(
+        target,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+        partial_restore=True,
+      )
       restored = reader.restore(self._folder(step) / _STATE, arguments)
-    return restored["params"], restored["batch_stats"]
+    return Weights(**(restored["average"] if averaged else restored))
 
   def wait(self) -> None:
     """Returns when every save has reached the disk."""
@@ -244,13 +243,12 @@ class Checkpoints:
     """Finishes what is under way."""
     self._manager.close()
 
-  def _check_weights(self, step: int, target: dict[str, Tree]) -> None:
+  def _check_weights(self, step: int, stored: Tree, target: dict[str, Tree]) -> None:
     """Raises `CheckpointError` unless the weights of a checkpoint are the target's.
 
     A partial restore leaves out silently whatever only one of the two has.
     """
-    state = self._manager.item_metadata(step)["state"]
-    there, wanted = (_shapes({name: tree[name] for name in target}) for tree in (state, target))
+    there, wanted = (_shapes({name: tree[name] for name in target}) for tree in (stored, target))
     differing = [
       f"  {name}: {there.get(name, 'nothing')} there, {wanted.get(name, 'nothing')} now"
       for name in sorted(there.keys() | wanted.keys())
@@ -338,10 +336,13 @@ def check_same_run(workdir: Path, stored: RunRecord, current: RunRecord) -> None
   Raises:
     CheckpointError: names the fields in which the run that made them differs.
   """
+  free = set(FREE_FIELDS)
+  if current.config["optimizer"]["schedule"] == "cosine":
+    free -= {"training.num_epochs"}  # the rate of every step depends on it
   differing = [
     f"  {name}: {old!r} there, {new!r} now"
     for name, old, new in _differences(stored._asdict(), current._asdict(), "")
-    if not name.removeprefix("config.").startswith(FREE_FIELDS)
+    if not name.removeprefix("config.").startswith(tuple(free))
   ]
   if differing:
     raise CheckpointError(

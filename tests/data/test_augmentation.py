@@ -16,6 +16,9 @@ CONFIG = AugmentationConfig(
   erasing_area=(0.02, 0.4),
   erasing_min_aspect=0.3,
   erasing_part_labels=False,
+  brightness=0.0,
+  contrast=0.0,
+  saturation=0.0,
 )
 SIZE_HW = (128, 64)
 
@@ -30,6 +33,22 @@ def test_flips_and_erasures_are_as_frequent_as_the_config_says(probability):
   drawn = _draw(flip_probability=probability, erasing_probability=probability)
   assert abs(drawn.flip.mean() - probability) < 0.03
   assert abs((drawn.erased[:, 2] > 0).mean() - probability) < 0.03
+
+
+def test_colours_have_factors_of_the_width_of_the_config():
+  drawn = _draw(brightness=0.1, contrast=0.0, saturation=1.0).colour
+  assert drawn.dtype == np.float32
+  np.testing.assert_allclose(drawn.min(0), [0.9, 1, 0], atol=0.005)
+  np.testing.assert_allclose(drawn.max(0), [1.1, 1, 2], atol=0.005)
+  np.testing.assert_allclose(drawn.mean(0), 1, atol=0.03)
+
+
+def test_colours_leave_the_other_draws_as_they_are():
+  plain, coloured = _draw(100), _draw(100, brightness=0.5, contrast=0.5, saturation=0.5)
+  assert (plain.colour == 1).all()
+  assert (coloured.colour != 1).all()
+  for name in ("flip", "crop", "erased"):
+    np.testing.assert_array_equal(getattr(plain, name), getattr(coloured, name))
 
 
 def test_crops_are_uniform_over_all_places():

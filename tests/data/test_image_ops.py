@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from magnifier_jax.config import DataConfig
 from magnifier_jax.data import image_ops
@@ -32,9 +32,14 @@ def _smooth_noise(size_hw: tuple[int, int]) -> np.ndarray:
   return np.asarray(Image.fromarray(small).resize(size_hw[::-1], Image.Resampling.BICUBIC))
 
 
-def _change(flip=False, crop=(9, 9), erased=(0, 0, 0, 0)) -> image_ops.Change:
+def _change(flip=False, crop=(9, 9), erased=(0, 0, 0, 0), colour=(1, 1, 1)) -> image_ops.Change:
   """Returns a change; the default crop gives the image back as it was."""
-  return image_ops.Change(np.bool_(flip), np.array(crop, np.int32), np.array(erased, np.int32))
+  return image_ops.Change(
+    np.array(colour, np.float32),
+    np.bool_(flip),
+    np.array(crop, np.int32),
+    np.array(erased, np.int32),
+  )
 
 
 def _random_changes(count: int, config: DataConfig) -> list[image_ops.Change]:
@@ -114,6 +119,43 @@ def test_padding_is_black_and_background(config):
   np.testing.assert_array_equal(image_ops.training_image(_encode(image), change, config), expected)
   carried = image_ops.training_part_labels(_encode(labels), change, config)
   np.testing.assert_array_equal(carried, np.where(expected[4::8, 4::8, 0], 5, 0))
+
+
+@pytest.mark.parametrize(
+  "factors", [(0.7, 1, 1), (1, 0.6, 1), (1, 1.2, 1), (1, 1, 0), (1, 1, 1.4), (0.9, 0.7, 1.2)]
+)
+def test_colours_change_as_pillow_changes_them(factors):
+  pixels = _smooth_noise(SIZE_HW) // 2 + 50  # nothing is clipped on the way
+  expected = Image.fromarray(pixels)
+  for enhance, factor in zip(
+    (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), factors
+  ):
+    expected = enhance(expected).enhance(factor)
+  changed = image_ops.change_colours(pixels, np.array(factors, np.float32)).numpy()
+  assert np.abs(changed.astype(int) - np.asarray(expected)).max() <= 2  # Pillow rounds thrice
+  assert np.abs(changed.astype(int) - pixels).max() > 5
+
+
+def test_colours_without_a_change_and_far_beyond_the_range():
+  pixels = np.random.default_rng(0).integers(0, 256, (*SIZE_HW, 3), np.uint8)
+  same = image_ops.change_colours(pixels, np.ones(3, np.float32))
+  np.testing.assert_array_equal(same, pixels)
+  bright = image_ops.change_colours(pixels, np.array([100, 1, 1], np.float32)).numpy()
+  np.testing.assert_array_equal(bright[pixels > 2], 255)
+  np.testing.assert_array_equal(bright[pixels == 0], 0)
+
+
+def test_colours_change_before_padding_and_erasing(config):
+  augmentation = dataclasses.replace(config.augmentation, brightness=0.5)
+  image = np.full((*SIZE_HW, 3), 200)
+  change = _change(crop=(0, 18), erased=(40, 0, 10, 5), colour=(0.5, 1, 1))
+  expected = np.zeros((*SIZE_HW, 3))
+  expected[9:, :-9] = 100
+  expected[40:50, :5] = (124, 116, 104)
+  changed = dataclasses.replace(config, augmentation=augmentation)
+  np.testing.assert_array_equal(image_ops.training_image(_encode(image), change, changed), expected)
+  unchanged = image_ops.training_image(_encode(image), change, config).numpy()
+  assert (unchanged[20, 10] == 200).all()
 
 
 @pytest.mark.parametrize("labels_too", [False, True])

@@ -39,6 +39,8 @@ def random_network(config: Config, seed: int = 0) -> TrainedNetwork:
       return random.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
     if name in ("mean", "bias"):
       return (0.1 * random.standard_normal(leaf.shape)).astype(leaf.dtype)
+    if name == "power":
+      return random.uniform(2, 4, leaf.shape).astype(leaf.dtype)
     # The upsampling's kernel is [in, 3, 3, out], and one of its nine taps reaches a pixel.
     fan_in = leaf.shape[0] if "upsample" in str(path) else np.prod(leaf.shape[:-1])
     kernel = random.standard_normal(leaf.shape) / np.sqrt(fan_in)

@@ -44,13 +44,17 @@ def test_lstm_of_a_network_that_was_trained_in_bfloat16(lstm: Case, tmp_path: Pa
   assert_equal(lstm, tmp_path / "model.onnx")
 
 
-def test_gru_bottlenecks_stem_relu_and_last_stride_2(
+def test_gru_bottlenecks_stem_relu_last_stride_2_and_generalised_mean(
   tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
   narrow = resnet.Architecture(resnet.Bottleneck, (2, 1, 1, 2), width=4)
   monkeypatch.setitem(resnet.ARCHITECTURES, "resnet50", narrow)
   config = narrow_config(
-    "small,paper", model__backbone="resnet50", model__last_stride=2, model__adversarial_dim=8
+    "small,paper",
+    model__backbone="resnet50",
+    model__last_stride=2,
+    model__adversarial_dim=8,
+    model__global_pooling="gem",
   )
   assert (config.model.fusion_cell, config.model.stem_relu) == ("gru", True)
   case = make_case(random_network(config))

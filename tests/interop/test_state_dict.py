@@ -13,7 +13,9 @@ from magnifier_jax.models.network import create_network
 @pytest.fixture(scope="module")
 def trees():
   """Abstract parameters and batch statistics of a small network, and a state_dict that fits."""
-  _, init = create_network(Config.from_config_dict(get_config("small")), num_people=3)
+  config = get_config("small")
+  config.model.global_pooling = "gem"
+  _, init = create_network(Config.from_config_dict(config), num_people=3)
   params, batch_stats = jax.eval_shape(lambda: init(jax.random.key(0)))
   random = np.random.default_rng(0)
 
@@ -37,6 +39,7 @@ def test_layouts_are_pytorchs(trees):
   assert state_dict["base.seg_module.deconv.weight"].shape == (512, 256, 3, 3)
   assert state_dict["base.part.part_bns.7.running_var"].shape == (256,)
   assert state_dict["classifier_part.7.weight"].shape == (3, 256)
+  assert state_dict["base.gem.p"].shape == (1,)
 
 
 def test_counters_are_ignored(trees):

@@ -1,4 +1,4 @@
-"""Variants × seeds: what is run, in which order, what is skipped, and what is left behind."""
+"""Rows × seeds: what is run, in which order, what is skipped, and what is left behind."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def run_all(
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(ablation, "run_training", runner)
     failed = Ablation(runs, output, console).run()
-  return [f"{run.variant} seed{run.seed}" for run in failed], console.getvalue()
+  return [f"{run.row} seed{run.seed}" for run in failed], console.getvalue()
 
 
 EVERYTHING = ["baseline seed0", "all seed0", "baseline seed1", "all seed1"]
@@ -103,6 +103,52 @@ def test_what_has_finished_is_skipped(tmp_path: Path):
   assert printed.splitlines()[1] == (
     "[2/4] all, seed 0: finished before, rank-1 10.0 %, mAP 20.0 %"
   )
+
+
+def test_rows_of_settings_follow_those_of_variants(tmp_path: Path):
+  rows = ["plain=", "large=data.image_size_hw=(192,96) training.num_epochs=2"]
+  runs = plan(SMALL, ["baseline"], [3], tmp_path, ["training.num_epochs=4"], rows)
+  assert [run.row for run in runs] == ["baseline", "plain", "large"]
+  assert runs[2].arguments == (
+    "--config=configs/cuhk03.py:small",
+    f"--workdir={tmp_path}/large/seed3",
+    "--config.training.num_epochs=4",
+    "--config.name=cuhk03_small_large",
+    "--config.data.image_size_hw=(192,96)",
+    "--config.training.num_epochs=2",
+    "--config.seed=3",
+  )
+  large = runs[2].config
+  assert (large.data.image_size_hw, large.training.num_epochs) == ((192, 96), 2)
+  assert (runs[1].config.name, runs[1].config.training.num_epochs) == ("cuhk03_small_plain", 4)
+
+
+def test_settings_take_the_place_of_the_published_rows(tmp_path: Path):
+  assert ablate._variants(None, ["plain="]) == []
+  assert ablate._variants("all,fusion", ["plain="]) == ["all", "fusion"]
+  assert ablate._variants(None, [])[0] == "baseline"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_without_the_occluded_queries_that_are_asked_for_is_run_again(tmp_path: Path):
+  run_all(tmp_path, FakeRunner())
+  runner = FakeRunner()
+  run_all(tmp_path, runner, (*FOUR_EPOCHS, "evaluation.occlude=head"))
+  assert runner.titles == EVERYTHING
+  for run in runner.planned.values():
+    hidden = {"hidden_share": 0.1, "all": accuracies(0.1, 0.1)}
+    found = {
+      "mask": "predicted",
+      "fill": "mean",
+      "seed": 0,
+      "parts": {"head": hidden},
+      "bottom": {},
+    }
+    rows = {"all": accuracies(0.1, 0.2), "occlusion": found}
+    write_run(run.workdir, ConfigDict(run.config.to_dict()), rows)
+  runner = FakeRunner()
+  run_all(tmp_path, runner, (*FOUR_EPOCHS, "evaluation.occlude=head"))
+  assert runner.titles == []
 
 
 @pytest.mark.parametrize(
@@ -214,6 +260,15 @@ def test_several_data_sets_have_no_common_picture(tmp_path: Path, monkeypatch: p
     (["--variants=all,smal"], ConfigError, "no variant 'smal'; choose from"),
     (["--variants=all,,paper"], AblationError, "--variants: 'all,,paper' must be names"),
     (["--variants=all,all"], AblationError, "--variants: all is there more than once"),
+    (["--settings", "cosine"], AblationError, "--settings: 'cosine' does not look like cosine="),
+    (["--settings", "../up="], AblationError, r"--settings: '\.\./up=' does not look like"),
+    (["--settings", "a=seed=1"], AblationError, "--settings a: the seed is for --seeds to set"),
+    (["--settings", "a=data.nam"], AblationError, "--settings a: 'data.nam' does not look like"),
+    (["--settings", "a=name='"], AblationError, '--settings: "a=name=\'": No closing quotation'),
+    (["--settings", "a=", "a=seed=1"], AblationError, "--settings a: the seed is"),
+    (["--settings", "a=", "a="], AblationError, "--settings: a is there more than once"),
+    (["--settings", "all=", "--variants=all"], AblationError, "--settings: all is there more"),
+    (["--settings", "a=loss.margin=1"], ConfigError, "config.loss.margin: no such field"),
     (["--seeds=0,x"], AblationError, "--seeds: '0,x' must be whole numbers"),
     (["--seeds=1,1"], AblationError, "--seeds: 1 is there more than once"),
     (["--seeds=-1"], ConfigError, "config.seed: must be from 0"),

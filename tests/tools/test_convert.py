@@ -25,8 +25,9 @@ from magnifier_jax.interop.torchvision_weights import BackboneError
 from magnifier_jax.interop.weights_file import WeightsFileError, read_weights, write_weights
 from magnifier_jax.tools.convert import ConvertError, cli, import_file, main
 from magnifier_jax.tools.program import OverwriteError
+from magnifier_jax.train_step import create_trainer
 from magnifier_jax.weights.initialization import initialize
-from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints
+from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints, abstract_state
 from tests.full_disk import full_disk
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 from tests.test_reference import assert_close, fixture, golden
@@ -76,6 +77,19 @@ def test_record_of_a_converted_checkpoint(imported: Path):
   record = checkpoints.read_run(0)
   assert record.num_people == 3
   assert Config.from_config_dict(record.config) == small_config()
+
+
+def test_a_run_with_an_average_goes_on_from_a_converted_workdir(tmp_path: Path, imported: Path):
+  file, workdir = imported.parent / "weights.pth", tmp_path / "workdir"
+  main([SMALL, "--config.optimizer.ema_decay=0.9", f"--from={file}", f"--to={workdir}"])
+  checkpoints = Checkpoints(workdir, read_only=True)
+  config = Config.from_config_dict(checkpoints.read_run(0).config)
+  trainer = create_trainer(config, 3, 1, mesh_lib.data_mesh())
+  everywhere = mesh_lib.replicated(mesh_lib.data_mesh())
+  target = abstract_state(trainer.init.eval_shape(0), everywhere)
+  state = checkpoints.restore(0, target)
+  jax.tree.map(np.testing.assert_array_equal, state.average.params, state.params)
+  jax.tree.map(np.testing.assert_array_equal, state.average.batch_stats, state.batch_stats)
 
 
 def test_a_run_starts_from_a_workdir(tmp_path: Path, imported: Path, network: SmallNetwork):

@@ -17,7 +17,7 @@ from magnifier_jax.interop.torchvision_weights import (
 )
 from magnifier_jax.interop.weights_file import sha256, write_weights
 from magnifier_jax.models.resnet import ARCHITECTURES, Bottleneck
-from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_state import TrainState, Weights
 from magnifier_jax.weights.initialization import InitializationError, initialize
 from tests.interop.small_network import SmallNetwork, small_config, small_network
 
@@ -90,6 +90,22 @@ def test_state_stays_where_it_is(tmp_path: Path, drawn: SmallNetwork, trained: S
   for old, new in zip(jax.tree.leaves(before.params), jax.tree.leaves(state.params)):
     assert new.sharding == old.sharding
     assert new.dtype == old.dtype
+
+
+def test_an_average_starts_from_the_same_weights(
+  tmp_path: Path, drawn: SmallNetwork, trained: SmallNetwork
+):
+  write_weights(tmp_path / "resnet.pth", torchvision_names(trained))
+  before = drawn.state()
+  before = before._replace(average=drawn.state().weights)
+  state = initialize(before, small_config(str(tmp_path / "resnet.pth")), tmp_path, print)
+  trees = (state.average, Weights(state.params, state.batch_stats))
+  for averaged, plain in zip(*map(jax.tree.leaves, trees)):
+    np.testing.assert_array_equal(averaged, plain)
+  kernels = [weights.params["backbone"]["conv1"]["kernel"] for weights in trees]
+  np.testing.assert_array_equal(kernels[0], trained.params["backbone"]["conv1"]["kernel"])
+  # A step writes over both, so they may not be one array.
+  assert len({kernel.addressable_shards[0].data.unsafe_buffer_pointer() for kernel in kernels}) == 2
 
 
 def test_backbone_with_a_wrong_shape(tmp_path: Path, drawn: SmallNetwork, trained: SmallNetwork):

@@ -11,7 +11,7 @@ from absl import logging
 from configs.cuhk03 import get_config
 from magnifier_jax.config import Config
 from magnifier_jax.devices.mesh import data_mesh, replicated
-from magnifier_jax.train_state import TrainState
+from magnifier_jax.train_state import TrainState, Weights
 from magnifier_jax.workdir.checkpoints import (
   CheckpointError,
   Checkpoints,
@@ -24,10 +24,11 @@ CONFIG = Config.from_config_dict(get_config("small"))
 RECORD = run_record(CONFIG, num_people=3, steps_per_epoch=2)
 
 
-def make_state(step: int) -> TrainState:
+def make_state(step: int, averaged: bool = False) -> TrainState:
   kernel = jnp.full((2, 3), float(step))
   moments = ({"kernel": kernel * 2}, jnp.zeros((), jnp.int32))
-  return TrainState(jnp.int32(step), {"kernel": kernel}, {"mean": kernel[0]}, moments)
+  average = Weights({"kernel": kernel / 4}, {"mean": kernel[0] / 4}) if averaged else None
+  return TrainState(jnp.int32(step), {"kernel": kernel}, {"mean": kernel[0]}, moments, average)
 
 
 def save_all(workdir: Path, mean_ap_by_step: dict[int, float], keep: int = 1) -> Checkpoints:
@@ -54,12 +55,16 @@ def test_more_of_the_newest_can_be_kept(tmp_path: Path):
   assert kept_steps(tmp_path) == {2, 6, 8}
 
 
-def test_state_comes_back_on_all_devices(tmp_path: Path):
-  checkpoints = save_all(tmp_path, {2: 0.1})
+@pytest.mark.parametrize("averaged", [False, True])
+def test_state_comes_back_on_all_devices(tmp_path: Path, averaged: bool):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(make_state(2, averaged), RECORD)
+  checkpoints.wait()
   mesh = data_mesh()
-  target = abstract_state(jax.eval_shape(lambda: make_state(0)), replicated(mesh))
+  target = abstract_state(jax.eval_shape(lambda: make_state(0, averaged)), replicated(mesh))
   restored = checkpoints.restore(2, target)
-  jax.tree.map(np.testing.assert_array_equal, restored, make_state(2))
+  jax.tree.map(np.testing.assert_array_equal, restored, make_state(2, averaged))
+  assert (restored.average is not None) == averaged
   assert isinstance(restored, TrainState)
   assert restored.params["kernel"].sharding.is_equivalent_to(replicated(mesh), 2)
 
@@ -94,13 +99,22 @@ def test_what_may_change_does_not_hinder_a_continuation(tmp_path: Path):
   check_same_run(tmp_path, RECORD, run_record(Config.from_config_dict(config), 3, 2))
 
 
+def test_the_length_of_a_run_with_a_cosine_may_not_change(tmp_path: Path):
+  config = get_config("small")
+  config.optimizer.schedule = "cosine"
+  shorter = run_record(Config.from_config_dict(config), 3, 2)
+  config.training.num_epochs = 99
+  with pytest.raises(CheckpointError, match=r"config\.training\.num_epochs: 8 there, 99 now"):
+    check_same_run(tmp_path, shorter, run_record(Config.from_config_dict(config), 3, 2))
+
+
 def test_another_number_of_people_is_another_run(tmp_path: Path):
   with pytest.raises(CheckpointError, match="num_people: 3 there, 4 now"):
     check_same_run(tmp_path, RECORD, run_record(CONFIG, 4, 2))
 
 
-def weights_target(state: TrainState) -> tuple[dict, dict]:
-  return abstract_state((state.params, state.batch_stats), replicated(data_mesh()))
+def weights_target(state: TrainState) -> Weights:
+  return abstract_state(Weights(state.params, state.batch_stats), replicated(data_mesh()))
 
 
 def test_weights_come_back_whatever_the_optimiser_was(tmp_path: Path):
@@ -108,12 +122,21 @@ def test_weights_come_back_whatever_the_optimiser_was(tmp_path: Path):
   state = make_state(2)._replace(opt_state={"momentum": jnp.zeros((5,))})
   checkpoints.save(state, RECORD)
   checkpoints.wait()
-  params, batch_stats = checkpoints.restore_weights(2, *weights_target(make_state(0)))
+  params, batch_stats = checkpoints.restore_weights(2, weights_target(make_state(0)))
   jax.tree.map(np.testing.assert_array_equal, params, state.params)
   jax.tree.map(np.testing.assert_array_equal, batch_stats, state.batch_stats)
   assert params["kernel"].sharding.is_equivalent_to(replicated(data_mesh()), 2)
 
 
+def test_the_average_is_the_network(tmp_path: Path):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(make_state(2, averaged=True), RECORD)
+  checkpoints.wait()
+  weights = checkpoints.restore_weights(2, weights_target(make_state(0)))
+  jax.tree.map(np.testing.assert_array_equal, weights, make_state(2, averaged=True).average)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize(
   ("params", "difference"),
   [
@@ -125,8 +148,12 @@ def test_weights_come_back_whatever_the_optimiser_was(tmp_path: Path):
     ),
   ],
 )
-def test_weights_of_another_network_are_refused(tmp_path: Path, params: dict, difference: str):
-  checkpoints = save_all(tmp_path, {2: 0.1})
+def test_weights_of_another_network_are_refused(
+  tmp_path: Path, params: dict, difference: str, averaged: bool
+):
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(make_state(2, averaged), RECORD)
+  checkpoints.wait()
   target = weights_target(make_state(0)._replace(params=params))
   with pytest.raises(CheckpointError, match=difference):
-    checkpoints.restore_weights(2, *target)
+    checkpoints.restore_weights(2, target)

@@ -1,36 +1,16 @@
-"""The frozen, validated view of a config file.
+"""Every field of a config, with its type and its range, and what it means.
 
 A config file builds an `ml_collections.ConfigDict` and imports nothing. Everything below `main`
 sees `Config` instead: every field is known, typed and in range, or `ConfigError` names it.
 """
 
-import ast
 import dataclasses
-import difflib
-import math
-import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from magnifier_jax.body_parts import BACKGROUND, LOWER_PARTS, PART_NAMES, UPPER_PARTS
-from magnifier_jax.errors import UserError
-
-
-class ConfigError(UserError):
-  """A config field is unknown, missing, of the wrong type, or out of range."""
-
-
-class Range(NamedTuple):
-  """Closed bounds on a number, or on each number of a tuple."""
-
-  low: float = -math.inf
-  high: float = math.inf
-
-  def __str__(self) -> str:
-    if self.high == math.inf:
-      return f"at least {self.low}"
-    return f"from {self.low} to {self.high}"
+from magnifier_jax.config.building import ConfigError, Names, Range, build, suggestion
 
 
 def check_path(name: str, value: str, when_empty: str | None = None) -> None:
@@ -56,7 +36,6 @@ _HIDEABLE = tuple(name for part, name in enumerate(PART_NAMES) if part != BACKGR
 Probability = Annotated[float, Range(0.0, 1.0)]
 NonNegative = Annotated[float, Range(0.0)]
 Positive = Annotated[int, Range(1)]
-Names = str | tuple[str, ...]  # one as a string, several as a tuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +50,7 @@ class ModelConfig:
   adversarial_branch: bool
   fusion_branch: bool
   part_segmentation: bool
+  global_pooling: Literal["average", "gem"]  # gem: generalised mean, whose power is learnt
   adversarial_dim: Positive
   fusion_dim: Positive
   fusion_cell: Literal["lstm", "gru"]
@@ -119,11 +99,20 @@ class AugmentationConfig:
   erasing_area: Annotated[tuple[float, float], Range(0.0, 1.0)]  # share of the image, low and high
   erasing_min_aspect: Annotated[float, Range(0.01, 1.0)]  # height / width is in [r, 1 / r]
   erasing_part_labels: bool  # True: the erased rectangle becomes background in the labels too
+  # Colours are multiplied by factors that are drawn from 1 − x to 1 + x for each image; 0: never.
+  brightness: Probability
+  contrast: Probability  # distance from the image's mean grey
+  saturation: Probability  # distance from the pixel's grey
 
   def __post_init__(self):
     low, high = self.erasing_area
     if low > high:
       raise ConfigError(f"erasing_area: the low end {low} is above the high end {high}")
+
+  @property
+  def changes_colours(self) -> bool:
+    """Whether any colour is changed."""
+    return max(self.brightness, self.contrast, self.saturation) > 0
 
 
 def check_pixel_scale(name: str, channels: tuple[float, ...]) -> None:
@@ -222,14 +211,17 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Adam with L2 added to the gradient, and its schedule by epoch."""
+  """Adam with L2 added to the gradient, its schedule, and the average of its weights."""
 
   learning_rate: Annotated[float, Range(0.0)]
   weight_decay: NonNegative
+  schedule: Literal["step", "cosine"]  # after the warm-up; cosine: to 0 at the end of training
   warmup_epochs: Annotated[int, Range(0)]
   warmup_factor: Probability
-  decay_epochs: Annotated[tuple[int, ...], Range(1)]
-  decay_factor: Annotated[float, Range(0.0, 1.0)]
+  decay_epochs: Annotated[tuple[int, ...], Range(1)]  # of 'step'
+  decay_factor: Annotated[float, Range(0.0, 1.0)]  # of 'step'
+  # Of the weights' average, which then is the network; 0: no average.
+  ema_decay: Annotated[float, Range(0.0, 0.99999)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +299,13 @@ class Config:
   training: TrainingConfig
   evaluation: EvaluationConfig
 
+  def __post_init__(self):
+    warmup, epochs = self.optimizer.warmup_epochs, self.training.num_epochs
+    if self.optimizer.schedule == "cosine" and warmup >= epochs:
+      raise ConfigError(
+        f"optimizer.warmup_epochs: {warmup} leave nothing of {epochs} epochs to schedule=cosine"
+      )
+
   @classmethod
   def from_config_dict(cls, config: Mapping[str, Any]) -> "Config":
     """Validates a config file's `ConfigDict`.
@@ -318,7 +317,7 @@ class Config:
       ConfigError: on the first unknown, missing, wrongly typed or out-of-range field; the message
         starts with its dotted name.
     """
-    return _build(cls, config, "config")
+    return build(cls, config, "config")
 
   def on(self, dataset: str) -> "Config":
     """Returns the config of one data set of several, or of another."""
@@ -341,89 +340,5 @@ def check_field(path: str) -> None:
       raise ConfigError(f"{known}: a value, which has no field {name}")
     hints = typing.get_type_hints(kind)
     if name not in hints:
-      raise ConfigError(f"{known}.{name}: no such field{_suggestion(name, hints)}")
+      raise ConfigError(f"{known}.{name}: no such field{suggestion(name, hints)}")
     kind, known = hints[name], f"{known}.{name}"
-
-
-def _build(cls: type, values: Mapping[str, Any], path: str) -> Any:
-  """Builds dataclass `cls` from a mapping, checking names, types and ranges."""
-  if not hasattr(values, "items"):
-    raise ConfigError(f"{path}: expected a group of fields, got {values!r}")
-  hints = typing.get_type_hints(cls, include_extras=True)
-  for name in values:
-    if name not in hints:
-      raise ConfigError(f"{path}.{name}: no such field{_suggestion(name, hints)}")
-  missing = [name for name in hints if name not in values]
-  if missing:
-    raise ConfigError(f"{path}.{missing[0]}: missing; the config file must set it")
-  fields = {name: _convert(hint, values[name], f"{path}.{name}") for name, hint in hints.items()}
-  try:
-    return cls(**fields)
-  except ConfigError as error:
-    raise ConfigError(f"{path}.{error}") from None
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-  """Returns `value` as the annotated type, or raises a `ConfigError` that starts with `path`."""
-  bounds = None
-  if typing.get_origin(hint) is Annotated:
-    hint, bounds = typing.get_args(hint)
-  if dataclasses.is_dataclass(hint):
-    return _build(hint, value, path)
-  origin = typing.get_origin(hint)
-  if origin is Literal:
-    choices = typing.get_args(hint)
-    if value not in choices or isinstance(value, bool) != isinstance(choices[0], bool):
-      raise ConfigError(f"{path}: must be one of {', '.join(map(str, choices))}; got {value!r}")
-    return value
-  if origin is types.UnionType:
-    return _convert_names(value, path)
-  if origin is tuple:
-    return _convert_tuple(typing.get_args(hint), bounds, value, path)
-  return _convert_scalar(hint, bounds, value, path)
-
-
-def _convert_tuple(element_types: tuple, bounds: Range | None, value: Any, path: str) -> tuple:
-  if not isinstance(value, list | tuple):
-    raise ConfigError(f"{path}: must be a tuple, got {value!r}")
-  if element_types[-1] is Ellipsis:
-    element_types = element_types[:1] * len(value)
-  if len(value) != len(element_types):
-    raise ConfigError(f"{path}: must have {len(element_types)} values, got {value!r}")
-  return tuple(
-    _convert_scalar(kind, bounds, element, path)
-    for kind, element in zip(element_types, value, strict=True)
-  )
-
-
-def _convert_names(value: Any, path: str) -> Names:
-  """Returns one name as it is and several as a tuple; a command line gives a tuple as its text."""
-  names = value
-  if isinstance(value, str) and value.strip().startswith(("(", "[")):
-    try:
-      names = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
-      names = None
-  if isinstance(names, str):
-    names = (names,)
-  is_sequence = isinstance(names, list | tuple) and len(names) > 0
-  if not is_sequence or not all(isinstance(name, str) and name for name in names):
-    raise ConfigError(
-      f"{path}: must be a name, or a tuple of names as ('market1501', 'msmt17'); got {value!r}"
-    )
-  return names[0] if len(names) == 1 else tuple(names)
-
-
-def _convert_scalar(kind: type, bounds: Range | None, value: Any, path: str) -> Any:
-  if kind is float and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
-  if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-    raise ConfigError(f"{path}: must be of type {kind.__name__}, got {value!r}")
-  if bounds is not None and not bounds.low <= value <= bounds.high:
-    raise ConfigError(f"{path}: must be {bounds}, got {value!r}")
-  return value
-
-
-def _suggestion(name: str, known: Mapping[str, Any]) -> str:
-  close = difflib.get_close_matches(name, known, n=1)
-  return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(known)}"
