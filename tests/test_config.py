@@ -20,6 +20,8 @@ NETWORKS = [
   "small",
   "small,baseline",
   "fusion,small",
+  "strong",
+  "strong,small",
   "pod",
   "large_pod",
 ]
@@ -59,7 +61,8 @@ def test_variant_is_valid(file: str, variant: str):
 def test_variants_of_a_file_have_names_of_their_own(file: str):
   """A run's name is its default folder."""
   get_config = importlib.import_module(f"configs.{file}").get_config
-  names = [get_config(variant).name for variant in (*ROWS, "authors", "paper", "pod", "large_pod")]
+  others = ("authors", "paper", "strong", "pod", "large_pod")
+  names = [get_config(variant).name for variant in (*ROWS, *others)]
   assert len(set(names)) == len(names)
   assert get_config("all").name == get_config().name
   assert get_config("small,baseline").name == f"{get_config('small').name}_baseline"
@@ -73,6 +76,13 @@ def test_a_pods_batch_is_split_evenly_and_learns_faster(variant: str, devices: i
   assert pod.optimizer.learning_rate == pytest.approx(times**0.5 * usual.optimizer.learning_rate)
   assert pod.optimizer.warmup_epochs > usual.optimizer.warmup_epochs
   assert pod.name == f"{usual.name}_{variant}"
+
+
+def test_the_strong_recipe_is_the_same_before_and_after_small():
+  before, after = (get_config(variant).to_dict() for variant in ("strong,small", "small,strong"))
+  assert (before.pop("name"), after.pop("name")) == ("cuhk03_strong_small", "cuhk03_small_strong")
+  assert before == after
+  assert after["optimizer"]["schedule"] == "cosine"
 
 
 @pytest.mark.parametrize("variant", ["baseline", "large"])

@@ -10,7 +10,8 @@ from typing import NamedTuple, TextIO
 
 from magnifier_jax.comparison.output_files import SUFFIXES, write_comparison
 from magnifier_jax.comparison.run_clock import RunClock, RunTimes
-from magnifier_jax.comparison.runs import RunResult, compare, read_run, result_fields
+from magnifier_jax.comparison.run_results import RunResult, read_run
+from magnifier_jax.comparison.runs import compare, result_fields
 from magnifier_jax.comparison.tables import as_text
 from magnifier_jax.comparison.training_process import run_training
 from magnifier_jax.config import Config

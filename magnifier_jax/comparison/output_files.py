@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from magnifier_jax.comparison.page import accuracy_chart, render_page
-from magnifier_jax.comparison.runs import CompareError, RunComparison
+from magnifier_jax.comparison.run_results import CompareError
+from magnifier_jax.comparison.runs import RunComparison
 from magnifier_jax.comparison.tables import as_json, as_markdown
 from magnifier_jax.files.whole_file import write_text
 

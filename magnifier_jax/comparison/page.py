@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from magnifier_jax.comparison.runs import WHOLE, Group, RunComparison, Statistic
+from magnifier_jax.comparison.run_results import WHOLE
+from magnifier_jax.comparison.runs import Group, RunComparison, Statistic
 from magnifier_jax.comparison.tables import conventions, switches, tables
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 from magnifier_jax.report.charts import BarSeries, Chart, bar_chart

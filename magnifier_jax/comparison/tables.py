@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from magnifier_jax.comparison.occlusion import OccludedGroup, occluded
-from magnifier_jax.comparison.runs import WHOLE, Group, RunComparison, Statistic
+from magnifier_jax.comparison.run_results import WHOLE
+from magnifier_jax.comparison.runs import Group, RunComparison, Statistic
 from magnifier_jax.evaluation.metric_names import HEADINGS, PUBLISHED
 
 _MISSING = "–"

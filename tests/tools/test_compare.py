@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from magnifier_jax.comparison.output_files import write_comparison
-from magnifier_jax.comparison.runs import CompareError, compare
+from magnifier_jax.comparison.run_results import CompareError
+from magnifier_jax.comparison.runs import compare
 from magnifier_jax.comparison.tables import as_json, as_markdown, as_text, switches
 from magnifier_jax.errors import UserError
 from magnifier_jax.interop.weights_file import write_weights
