@@ -185,11 +185,13 @@ class Ablation:
     clock.read()
     result = finished_result(run)
     took = format_duration(clock.elapsed)
-    took += f" ({format_duration(_seconds_of_children() - busy)} of CPU time)"
     if exit_code == 0 and result is not None:
       self._times.add(run.row, clock.whole() or clock.elapsed)
       left = format_duration(self._times.estimate(later))
-      self._say(f"{label}: {_accuracy(result)}, took {took}, about {left} left in all")
+      worked = format_duration(_seconds_of_children() - busy)
+      self._say(
+        f"{label}: {_accuracy(result)}, took {took}, of CPU time {worked}; about {left} left in all"
+      )
       return True
     reason = f"exit code {exit_code}" if exit_code else "it left no results of its last step"
     self._say(f"{label}: FAILED after {took}, {reason}; {log} ends with")

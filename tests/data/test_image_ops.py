@@ -132,7 +132,9 @@ def test_colours_change_as_pillow_changes_them(factors):
   ):
     expected = enhance(expected).enhance(factor)
   changed = image_ops.change_colours(pixels, np.array(factors, np.float32)).numpy()
-  assert np.abs(changed.astype(int) - np.asarray(expected)).max() <= 2  # Pillow rounds thrice
+  assert (
+    np.abs(changed.astype(int) - np.asarray(expected)).max() <= 3
+  )  # Pillow cuts fractions off, thrice
   assert np.abs(changed.astype(int) - pixels).max() > 5
 
 

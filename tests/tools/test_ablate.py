@@ -95,6 +95,26 @@ def test_all_variants_of_a_seed_come_before_the_next_seed(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_the_processor_time_of_each_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+  seconds = iter([0, 61, 100, 223, 300, 300, 300, 300])
+  monkeypatch.setattr(ablation, "_seconds_of_children", lambda: next(seconds))
+  _, printed = run_all(tmp_path, FakeRunner())
+  assert (
+    "[1/4] baseline, seed 0: rank-1 10.0 %, mAP 20.0 %, took 0:00:00, of CPU time 0:01:01; "
+    in (printed)
+  )
+  assert (
+    "[2/4] all, seed 0: rank-1 10.0 %, mAP 20.0 %, took 0:00:00, of CPU time 0:02:03; " in printed
+  )
+
+
+def test_the_processor_time_is_that_of_processes_that_have_ended():
+  before = ablation._seconds_of_children()
+  subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+  assert 0.05 < ablation._seconds_of_children() - before < 10
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_what_has_finished_is_skipped(tmp_path: Path):
   run_all(tmp_path, FakeRunner())
   runner = FakeRunner()
