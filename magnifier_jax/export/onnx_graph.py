@@ -10,7 +10,7 @@ from magnifier_jax.export.network_arrays import NetworkArrays
 from magnifier_jax.export.onnx_builder import OnnxBuilder
 from magnifier_jax.export.onnx_recurrence import last_hidden_state
 from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME, Signature
-from magnifier_jax.models.global_branch import GeneralizedMean
+from magnifier_jax.models.generalized_mean import GeneralizedMean
 
 PART_LOGITS = "part_logits"  # the value [B, S, h, w] that a body part is chosen by
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from magnifier_jax.models.global_branch import GeneralizedMean
+from magnifier_jax.models.generalized_mean import GeneralizedMean
 
 ACTIVATIONS = np.maximum(np.random.default_rng(0).normal(0.3, 1, (2, 4, 3, 5)), 0)
 
