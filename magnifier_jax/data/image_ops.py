@@ -14,8 +14,6 @@ _LABEL_STRIDE = 8  # part labels leave the pipeline at an eighth of the image's 
 # The pixels of each stride that a resize to an eighth reads: nearest takes pixel 4, bilinear lies
 # half way between 3 and 4.
 _SAMPLED_PIXELS = {"nearest": (4,), "bilinear": (3, 4)}
-
-
 _GREY = (0.299, 0.587, 0.114)  # of RGB, as Pillow's mode L
 
 
