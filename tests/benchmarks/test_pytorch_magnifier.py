@@ -13,7 +13,7 @@ from magnifier_jax.config import Config
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.interop.state_dict import load_state_dict
 from magnifier_jax.train_state import Batch
-from tests.test_reference import LOSS_NAMES, assert_close, fixture, golden
+from tests.golden_numbers import LOSS_NAMES, assert_close, fixture, golden
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install .[torch]")
 

@@ -17,7 +17,7 @@ from magnifier_jax.data import image_ops
 from magnifier_jax.data.tensorflow_on_cpu import tf
 from magnifier_jax.interop.state_dict import load_state_dict
 from magnifier_jax.models.network import create_network, normalize
-from tests.test_reference import fixture
+from tests.golden_numbers import fixture
 
 CONFIG = Config.from_config_dict(get_config())
 HEIGHT, WIDTH = CONFIG.data.image_size_hw

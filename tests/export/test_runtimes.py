@@ -25,7 +25,7 @@ from magnifier_jax.interop.state_dict import load_state_dict
 from magnifier_jax.models.network import create_network
 from magnifier_jax.trained_network import TrainedNetwork
 from magnifier_jax.workdir.checkpoints import run_record
-from tests.test_reference import fixture
+from tests.golden_numbers import fixture
 
 from .conftest import Case, make_case
 from .random_network import random_network

@@ -29,8 +29,8 @@ from magnifier_jax.train_step import create_trainer
 from magnifier_jax.weights.initialization import initialize
 from magnifier_jax.workdir.checkpoints import CheckpointError, Checkpoints, abstract_state
 from tests.full_disk import full_disk
+from tests.golden_numbers import assert_close, fixture, golden
 from tests.interop.small_network import SmallNetwork, small_config, small_network
-from tests.test_reference import assert_close, fixture, golden
 
 SMALL = "--config=configs/cuhk03.py:small"
 
