@@ -15,6 +15,7 @@ from benchmarks.comparison import (
   VARIANTS,
   Probe,
   SideComparison,
+  SideResult,
   compare,
 )
 from benchmarks.reporting import Column, header, line, machine, write_json
@@ -23,7 +24,7 @@ from benchmarks.worker import SideError
 from magnifier_jax.config import ModelConfig
 from magnifier_jax.errors import UserError
 
-_BACKBONES = typing.get_args(typing.get_type_hints(ModelConfig)["backbone"])
+BACKBONES = typing.get_args(typing.get_type_hints(ModelConfig)["backbone"])
 DTYPES = ("float32", "bfloat16")
 _COLUMNS = (
   Column("batch", 5, "d"),
@@ -64,7 +65,7 @@ def create_parser(
   parser.add_argument(
     "--size", type=size_argument, default=(384, 192), help="height,width in pixels"
   )
-  parser.add_argument("--backbone", choices=_BACKBONES, default="resnet50")
+  parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
   parser.add_argument("--dtype", type=list_of(one_of(DTYPES)), default=["float32"])
   parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
   parser.add_argument("--rounds", type=positive, default=7, help="turns of each side")
@@ -127,23 +128,24 @@ def run_comparisons(task: str, arguments: argparse.Namespace) -> None:
 
 def comparison_record(comparison: SideComparison) -> dict[str, Any]:
   """Returns what goes into the JSON."""
-  sides = {
-    name: side._asdict()
-    | {
-      "laps": [lap._asdict() for lap in side.laps],
-      "peaks": side.peaks._asdict(),
-      "seconds": side.seconds,
-      "cpu_seconds": side.cpu_seconds,
-      "images_per_second": comparison.work.batch_size / side.seconds,
-    }
-    for name, side in (("jax", comparison.jax), ("pytorch", comparison.pytorch))
-  }
   return comparison._asdict() | {
     "work": comparison.work._asdict(),
     "probes": [probe._asdict() for probe in comparison.probes],
     "ratio": comparison.ratio,
     "ratio_spread": comparison.ratio_spread,
-    **sides,
+    "jax": side_record(comparison.jax, comparison.work),
+    "pytorch": side_record(comparison.pytorch, comparison.work),
+  }
+
+
+def side_record(side: SideResult, work: Work) -> dict[str, Any]:
+  """Returns what goes into the JSON of one side."""
+  return side._asdict() | {
+    "laps": [lap._asdict() for lap in side.laps],
+    "peaks": side.peaks._asdict(),
+    "seconds": side.seconds,
+    "cpu_seconds": side.cpu_seconds,
+    "images_per_second": work.batch_size / side.seconds,
   }
 
 

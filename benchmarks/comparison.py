@@ -82,6 +82,8 @@ def jax_worker(work: Work, devices: int = 1, cores: int | None = None) -> Worker
 def _jax_environment(work: Work, devices: int) -> dict[str, str]:
   if work.device == "gpu":
     return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # PyTorch is on the same card
+  if work.device == "tpu":
+    return {}
   flags = os.environ.get("XLA_FLAGS", "")
   return {
     "JAX_PLATFORMS": "cpu",
@@ -151,8 +153,16 @@ def compare(
   variants: Sequence[str],
   rounds: int,
   on_probe: Callable[[Probe], None] = lambda probe: None,
+  on_warm: Callable[[Worker, Lap], None] = lambda side, lap: None,
 ) -> SideComparison:
   """Measures both sides in turns, the twin in the fastest of the variants.
+
+  Args:
+    work: what to do.
+    variants: of the twin.
+    rounds: turns of each side.
+    on_probe: called with each variant that was tried.
+    on_warm: called with each side that has compiled, and a first lap.
 
   Raises:
     SideError: when a side fails.
@@ -163,9 +173,26 @@ def compare(
   with jax_worker(work) as ours, pytorch_worker(work, variant) as theirs:
     sides = (ours, theirs)
     # Compilation is over on one side before the other starts.
-    steps = _steps_per_turn(max(side.call("warm_up").seconds for side in sides))
+    steps = _steps_per_turn(max(_warm_up(side, on_warm) for side in sides))
     results = alternate(sides, rounds, steps)
     return SideComparison(work, variant, probes, steps, theirs.call("model_operations"), *results)
+
+
+def measure_alone(
+  work: Work,
+  rounds: int,
+  on_warm: Callable[[Worker, Lap], None] = lambda side, lap: None,
+) -> SideResult:
+  """Measures our side where there is no twin; arguments and errors as of `compare`."""
+  with jax_worker(work) as ours:
+    [result] = alternate((ours,), rounds, _steps_per_turn(_warm_up(ours, on_warm)))
+    return result
+
+
+def _warm_up(side: Worker, on_warm: Callable[[Worker, Lap], None]) -> float:
+  lap = side.call("warm_up")
+  on_warm(side, lap)
+  return lap.seconds
 
 
 def alternate(sides: Sequence[Worker], rounds: int, steps: int) -> list[SideResult]:

@@ -1,6 +1,7 @@
 """What the two sides of the speed benchmarks have in common: the work, and how it is timed."""
 
 import abc
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -15,8 +16,8 @@ from magnifier_jax.data.occlusion import draw_kept_parts, keep_mask
 from magnifier_jax.train_state import Batch
 
 IMAGES_PER_IDENTITY = 4
-_MATRIX_SIZE = {"cpu": 4096, "gpu": 8192}  # large enough for the full rate
-_MATRIX_PRODUCTS = {"cpu": 3, "gpu": 50}  # about a second
+_MATRIX_SIZE = {"cpu": 4096, "gpu": 8192, "tpu": 8192}  # large enough for the full rate
+_MATRIX_PRODUCTS = {"cpu": 3, "gpu": 50, "tpu": 50}  # about a second
 _CELL = 6  # part labels come in patches, as on a body
 
 
@@ -24,11 +25,13 @@ class Work(NamedTuple):
   """What both sides do."""
 
   task: Literal["train_step", "embedding"]
-  device: Literal["cpu", "gpu"]
+  device: Literal["cpu", "gpu", "tpu"]
   batch_size: int
   image_size_hw: tuple[int, int]  # pixels
   backbone: str
   dtype: str
+  rematerialize: bool = False  # ours alone
+  matrix_size: int | None = None  # of the products for the rate; None is large enough for it
 
   def config(self) -> Config:
     """Returns the config of the network.
@@ -36,7 +39,9 @@ class Work(NamedTuple):
     Raises:
       ConfigError: when a value is not one that the config allows.
     """
-    return cuhk03_config(self.backbone, self.image_size_hw, self.dtype)
+    config = cuhk03_config(self.backbone, self.image_size_hw, self.dtype)
+    model = dataclasses.replace(config.model, rematerialize=self.rematerialize)
+    return dataclasses.replace(config, model=model)
 
 
 class Lap(NamedTuple):
@@ -115,7 +120,8 @@ class Side(abc.ABC):
 
   def matrix_product_rate(self) -> float:
     """Returns operations a second in large matrix products: the most that steps could reach."""
-    size, times = _MATRIX_SIZE[self.work.device], _MATRIX_PRODUCTS[self.work.device]
+    device = self.work.device
+    size, times = self.work.matrix_size or _MATRIX_SIZE[device], _MATRIX_PRODUCTS[device]
     multiply = self.matrix_product(size)
     multiply(1)
     rates = []

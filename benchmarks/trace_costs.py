@@ -36,6 +36,17 @@ class OpCost(NamedTuple):
   calls: float
 
 
+class KernelCost(NamedTuple):
+  """Time of one of the program's instructions, in one step."""
+
+  kernel: str  # its name on the device
+  instruction: str  # of the compiled program; '' where the profile names none
+  operation: str  # JAX's, with the functions around it
+  milliseconds: float  # of the device; on CPUs, summed over threads
+  share: float  # of all
+  calls: float
+
+
 class _Instruction(NamedTuple):
   opcode: str
   text: str
@@ -54,7 +65,7 @@ def costs_by_kind(folder: Path, hlo: str, steps: int) -> list[OpCost]:
   """
   kinds = _kinds(hlo)
   nanoseconds, calls = collections.Counter(), collections.Counter()
-  for event in _events(max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)):
+  for event in _events(_newest(folder)):
     kind = kinds.get(dict(event.stats).get("hlo_op"), event.name)
     nanoseconds[kind] += event.duration_ns
     calls[kind] += 1
@@ -65,17 +76,45 @@ def costs_by_kind(folder: Path, hlo: str, steps: int) -> list[OpCost]:
   ]
 
 
+def costs_by_kernel(folder: Path, hlo: str, steps: int) -> list[KernelCost]:
+  """As `costs_by_kind`, one for each kernel of each instruction."""
+  operations = _operations(hlo)
+  nanoseconds, calls = collections.Counter(), collections.Counter()
+  for event in _events(_newest(folder)):
+    key = (event.name, dict(event.stats).get("hlo_op", ""))
+    nanoseconds[key] += event.duration_ns
+    calls[key] += 1
+  total = sum(nanoseconds.values())
+  return [
+    KernelCost(
+      kernel=kernel,
+      instruction=instruction,
+      operation=operations.get(instruction or kernel, ""),
+      milliseconds=spent / 1e6 / steps,
+      share=spent / total,
+      calls=calls[kernel, instruction] / steps,
+    )
+    for (kernel, instruction), spent in nanoseconds.most_common()
+  ]
+
+
+def _newest(folder: Path) -> Path:
+  return max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+
+
 def _events(path: Path) -> Iterator[ProfileEvent]:
   """Yields what ran on the device; on CPUs, the operations of XLA among all else."""
   planes = list(ProfileData.from_file(str(path)).planes)
   devices = [plane for plane in planes if plane.name.startswith("/device:")]
-  for plane in devices or planes:
+  for plane in planes if not devices else ():
     for line in plane.lines:
-      # Lines other than the streams repeat their events by module, step or name scope.
-      if not devices:
-        yield from (event for event in line.events if "hlo_op" in dict(event.stats))
-      elif line.name.startswith(("Stream", "XLA Ops")):
-        yield from line.events
+      yield from (event for event in line.events if "hlo_op" in dict(event.stats))
+  for plane in devices:
+    lines = list(plane.lines)
+    # A GPU's other lines repeat its streams' events by module, step, operation or name scope.
+    streams = [line for line in lines if line.name.startswith("Stream")]
+    for line in streams or [line for line in lines if line.name.startswith("XLA Ops")]:
+      yield from line.events
 
 
 def _kinds(hlo: str) -> dict[str, str]:
@@ -85,6 +124,16 @@ def _kinds(hlo: str) -> dict[str, str]:
     name: _kind(instruction, computations)
     for instructions in computations.values()
     for name, instruction in instructions.items()
+  }
+
+
+def _operations(hlo: str) -> dict[str, str]:
+  """Returns {instruction: JAX's name of it} of a program's text."""
+  return {
+    name: match[1]
+    for instructions in _computations(hlo).values()
+    for name, instruction in instructions.items()
+    if (match := _OP_NAME.search(instruction.text))
   }
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.trace_costs import _kinds, costs_by_kind
+from benchmarks.trace_costs import _kinds, costs_by_kernel, costs_by_kind
 
 HLO = """\
 HloModule jit_step
@@ -57,3 +57,15 @@ def test_products_of_a_step_are_counted(profiled: tuple[Path, str]):
   assert sum(cost.calls for cost in products) == 3  # one forward, two of the gradient
   assert sum(cost.share for cost in costs.values()) == pytest.approx(1.0)
   assert all(cost.milliseconds > 0 for cost in products)
+
+
+def test_kernels_of_a_step_name_the_operation_that_they_come_from(profiled: tuple[Path, str]):
+  kernels = costs_by_kernel(*profiled, steps=2)
+  assert [k.milliseconds for k in kernels] == sorted(
+    (k.milliseconds for k in kernels), reverse=True
+  )
+  assert sum(kernel.share for kernel in kernels) == pytest.approx(1.0)
+  assert {kernel.calls for kernel in kernels} == {1.0}
+  operations = [kernel.operation for kernel in kernels]
+  assert any("/jvp" in name and name.endswith("dot_general") for name in operations)
+  assert any("transpose(jvp" in name for name in operations)
