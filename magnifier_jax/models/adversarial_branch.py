@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from magnifier_jax.models.convolution import Conv1x1
-from magnifier_jax.models.layers import BatchNorm, classifier, param_dtype_of
+from magnifier_jax.models.layers import BatchNorm, classifier, wide_dtype_of
 from magnifier_jax.models.parts import masked_max_pool
 from magnifier_jax.models.resnet import Bottleneck
 
@@ -28,18 +28,19 @@ class SemanticAdversarialBranch(nnx.Module):
     in_features: channels of stage 3.
     features: D.
     num_people: N, identities of the training set.
-    dtype: of the arithmetic.
+    dtype: of the convolutions before the pooling; all after it is in at least float32.
     rngs: with a `params` stream.
   """
 
   def __init__(
     self, in_features: int, features: int, num_people: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
   ):
-    self.dtype = dtype
+    self.wide_dtype = wide_dtype_of(dtype)
     self.bottleneck = Bottleneck(in_features, in_features // 4, dtype=dtype, rngs=rngs)
-    self.reduce = Conv1x1(in_features, features, dtype=dtype, rngs=rngs)
-    self.bnneck = BatchNorm(features, dtype=dtype)
-    self.classifier = classifier(features, num_people, dtype=dtype, rngs=rngs)
+    options = {"dtype": self.wide_dtype, "rngs": rngs}
+    self.reduce = Conv1x1(in_features, features, **options)
+    self.bnneck = BatchNorm(features, dtype=self.wide_dtype)
+    self.classifier = classifier(features, num_people, **options)
 
   def __call__(
     self, stage3: jax.Array, keep_mask: jax.Array | None, train: bool
@@ -51,5 +52,5 @@ class SemanticAdversarialBranch(nnx.Module):
     pooled = masked_max_pool(x, keep_mask)
     features = self.reduce(pooled[:, None, None, :])[:, 0, 0]
     embedding = self.bnneck(features, train)
-    beta = jax.nn.sigmoid(keep_mask.mean(dtype=param_dtype_of(self.dtype)))
+    beta = jax.nn.sigmoid(keep_mask.mean(dtype=self.wide_dtype))
     return AdversarialOutput(features, embedding, self.classifier(embedding), beta)

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import numpy as jnp
 
 from magnifier_jax.models.cpu import convolution as on_cpu
-from magnifier_jax.models.layers import param_dtype_of, torch_default
+from magnifier_jax.models.layers import torch_default, wide_dtype_of
 from magnifier_jax.models.platforms import cpu_or_default
 
 
@@ -31,7 +31,7 @@ class Conv1x1(nnx.Module):
       out_features,
       use_bias=False,
       kernel_init=torch_default,
-      param_dtype=param_dtype_of(dtype),
+      param_dtype=wide_dtype_of(dtype),
       rngs=rngs,
     )
 
@@ -57,7 +57,7 @@ class Conv(nnx.Module):
     self.stride = stride
     self.dtype = dtype
     shape = (size, size, in_features, out_features)
-    self.kernel = nnx.Param(torch_default(rngs.params(), shape, param_dtype_of(dtype)))
+    self.kernel = nnx.Param(torch_default(rngs.params(), shape, wide_dtype_of(dtype)))
 
   def __call__(self, x: jax.Array, sign: jax.Array | None = None) -> jax.Array:
     """Maps x [B, H, W, C] to [B, H/stride, W/stride, out_features], times sign [out_features]."""

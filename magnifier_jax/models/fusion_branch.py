@@ -11,8 +11,8 @@ from magnifier_jax.models.layers import (
   BatchNorm,
   RecurrentLayer,
   classifier,
-  param_dtype_of,
   tiny_normal,
+  wide_dtype_of,
 )
 from magnifier_jax.models.parts import part_max_pool
 from magnifier_jax.models.resnet import Bottleneck
@@ -40,7 +40,7 @@ class SemanticFusionBranch(nnx.Module):
     features: D, width of the recurrent layer.
     num_people: N, identities of the training set.
     cell: 'lstm' or 'gru'.
-    dtype: of the arithmetic.
+    dtype: of the convolutions before the pooling; all after it is in at least float32.
     rngs: with a `params` stream.
   """
 
@@ -54,18 +54,19 @@ class SemanticFusionBranch(nnx.Module):
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
   ):
-    self.dtype = dtype
+    self.wide_dtype = wide_dtype_of(dtype)
     self.bottleneck = Bottleneck(in_features, in_features // 4, dtype=dtype, rngs=rngs)
-    self.part_bnneck = BatchNorm(NUM_PARTS, in_features, dtype=dtype)
-    self.part_classifier = PartClassifiers(in_features, num_people, dtype=dtype, rngs=rngs)
-    self.fusion = RecurrentLayer(in_features, features, cell=cell, dtype=dtype, rngs=rngs)
-    self.bnneck = BatchNorm(features, dtype=dtype)
-    self.classifier = classifier(features, num_people, dtype=dtype, rngs=rngs)
+    options = {"dtype": self.wide_dtype, "rngs": rngs}
+    self.part_bnneck = BatchNorm(NUM_PARTS, in_features, dtype=self.wide_dtype)
+    self.part_classifier = PartClassifiers(in_features, num_people, **options)
+    self.fusion = RecurrentLayer(in_features, features, cell=cell, **options)
+    self.bnneck = BatchNorm(features, dtype=self.wide_dtype)
+    self.classifier = classifier(features, num_people, **options)
 
   def __call__(self, stage3: jax.Array, part_labels: jax.Array, train: bool) -> FusionOutput:
     """Embeds stage3 [B, h, w, C] by part_labels [B, h, w] in 0…7."""
     x = self.bottleneck(stage3, train)
-    part_features = part_max_pool(x, part_labels)
+    part_features = part_max_pool(x, part_labels).astype(self.wide_dtype)
     features = self.fusion(part_features)
     embedding = self.bnneck(features, train)
     return FusionOutput(
@@ -74,7 +75,7 @@ class SemanticFusionBranch(nnx.Module):
       logits=self.classifier(embedding),
       part_features=part_features,
       part_logits=self.part_classifier(self.part_bnneck(part_features, train)),
-      part_beta=jax.nn.sigmoid(_part_shares(part_labels, param_dtype_of(self.dtype))),
+      part_beta=jax.nn.sigmoid(_part_shares(part_labels, self.wide_dtype)),
     )
 
 
@@ -83,7 +84,7 @@ class PartClassifiers(nnx.Module):
 
   def __init__(self, features: int, classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.dtype = dtype
-    param_dtype = param_dtype_of(dtype)
+    param_dtype = wide_dtype_of(dtype)
     shape = (NUM_PARTS, features, classes)
     self.kernel = nnx.Param(tiny_normal(rngs.params(), shape, param_dtype))
     self.bias = nnx.Param(jnp.zeros((NUM_PARTS, classes), param_dtype))

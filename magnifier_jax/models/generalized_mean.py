@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from magnifier_jax.models.layers import param_dtype_of
+from magnifier_jax.models.layers import wide_dtype_of
 
 
 class GeneralizedMean(nnx.Module):
@@ -23,7 +23,7 @@ class GeneralizedMean(nnx.Module):
   initial_power = 3.0
 
   def __init__(self, *, dtype: jnp.dtype):
-    self.power = nnx.Param(jnp.full((1,), self.initial_power, param_dtype_of(dtype)))
+    self.power = nnx.Param(jnp.full((1,), self.initial_power, wide_dtype_of(dtype)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Pools x [B, h, w, C] ≥ 0 to [B, C]."""

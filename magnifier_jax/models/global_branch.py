@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from magnifier_jax.models.generalized_mean import GeneralizedMean
-from magnifier_jax.models.layers import BatchNorm, classifier, param_dtype_of
+from magnifier_jax.models.layers import BatchNorm, classifier, wide_dtype_of
 
 
 class GlobalOutput(NamedTuple):
@@ -25,22 +25,22 @@ class GlobalBranch(nnx.Module):
     features: D, channels of stage 4.
     num_people: N, identities of the training set.
     pooling: 'average' or 'gem'.
-    dtype: of the arithmetic.
+    dtype: of the network's convolutions; all here is in at least float32.
     rngs: with a `params` stream.
   """
 
   def __init__(
     self, features: int, num_people: int, *, pooling: str, dtype: jnp.dtype, rngs: nnx.Rngs
   ):
-    self.dtype = dtype
+    self.wide_dtype = wide_dtype_of(dtype)
     self.pool = GeneralizedMean(dtype=dtype) if pooling == "gem" else None
-    self.bnneck = BatchNorm(features, dtype=dtype)
-    self.classifier = classifier(features, num_people, dtype=dtype, rngs=rngs)
+    self.bnneck = BatchNorm(features, dtype=self.wide_dtype)
+    self.classifier = classifier(features, num_people, dtype=self.wide_dtype, rngs=rngs)
 
   def __call__(self, stage4: jax.Array, train: bool) -> GlobalOutput:
     """Embeds stage4 [B, h, w, D]."""
     if self.pool is None:
-      pooled = stage4.mean(axis=(1, 2), dtype=param_dtype_of(self.dtype))
+      pooled = stage4.mean(axis=(1, 2), dtype=self.wide_dtype)
     else:
       pooled = self.pool(stage4)
     embedding = self.bnneck(pooled, train)

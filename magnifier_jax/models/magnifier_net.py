@@ -39,7 +39,7 @@ class MagnifierNet(nnx.Module):
   Args:
     config: which backbone, branches and widths.
     num_people: N, identities of the training set.
-    dtype: of the arithmetic; parameters and statistics are at least float32.
+    dtype: of the convolutions; `wide_dtype_of` says what is in at least float32.
     rngs: with a `params` stream.
   """
 

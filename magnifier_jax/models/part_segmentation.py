@@ -6,7 +6,7 @@ from flax import nnx
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.models.cpu.upsampling import by_overlap_add
-from magnifier_jax.models.layers import BatchNorm, param_dtype_of, tiny_normal
+from magnifier_jax.models.layers import BatchNorm, tiny_normal, wide_dtype_of
 from magnifier_jax.models.platforms import cpu_or_default
 
 
@@ -25,7 +25,7 @@ class Upsample(nnx.Module):
 
   def __init__(self, in_features: int, features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
     self.dtype = dtype
-    kernel = tiny_normal(rngs.params(), (in_features, 3, 3, features), param_dtype_of(dtype))
+    kernel = tiny_normal(rngs.params(), (in_features, 3, 3, features), wide_dtype_of(dtype))
     self.kernel = nnx.Param(kernel)
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,12 +64,12 @@ class PartSegmentationHead(nnx.Module):
   Args:
     in_features: channels of stage 4.
     features: channels in between; 256 in the reference.
-    dtype: of the arithmetic.
+    dtype: of the convolutions; the logits are in at least float32.
     rngs: with a `params` stream.
   """
 
   def __init__(self, in_features: int, *, features: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-    param_dtype = param_dtype_of(dtype)
+    param_dtype = wide_dtype_of(dtype)
     self.upsample = Upsample(in_features, features, dtype=dtype, rngs=rngs)
     self.bn = BatchNorm(features, dtype=dtype)
     self.classifier = nnx.Linear(
@@ -78,6 +78,8 @@ class PartSegmentationHead(nnx.Module):
       kernel_init=tiny_normal,
       dtype=dtype,
       param_dtype=param_dtype,
+      # Or the bias's gradient would sum all pixels of a batch in bfloat16.
+      preferred_element_type=param_dtype,
       rngs=rngs,
     )
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from magnifier_jax.body_parts import NUM_PARTS
 from magnifier_jax.models.cpu import part_pooling as on_cpu
-from magnifier_jax.models.layers import param_dtype_of
+from magnifier_jax.models.layers import wide_dtype_of
 from magnifier_jax.models.platforms import cpu_or_default
 
 
@@ -84,7 +84,7 @@ def _masked_maxima_backward(
     "BHWS,BHWC->BSC",
     masks.astype(features.dtype),
     is_maximum.astype(features.dtype),
-    preferred_element_type=param_dtype_of(features.dtype),
+    preferred_element_type=wide_dtype_of(features.dtype),
   )
   share = (grad / jnp.maximum(number, 1)).astype(grad.dtype)
   return jnp.where(is_maximum, _of_own_part(share, labels, wanted, other=0), 0), None
