@@ -210,7 +210,7 @@ def _no_diversity(config: ConfigDict) -> None:
 
 
 def _small(config: ConfigDict) -> None:
-  """About 25 minutes on two CPU cores, from random weights."""
+  """About 14 minutes of CPU time, from random weights."""
   config.name += "_small"
   config.model.backbone = "resnet18"
   config.model.stem_relu = True  # no weights that were trained without it
