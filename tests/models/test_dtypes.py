@@ -41,8 +41,8 @@ def _operations(cell: str) -> tuple[core.JaxprEqn, ...]:
   """Returns all operations of a training step on an accelerator, those of inner functions too."""
   trainer = _trainer(cell)
   with default_path():
-    step = jax.make_jaxpr(trainer.step)(trainer.init.eval_shape(0), BATCH)
-  return tuple(_walk(step.jaxpr))
+    step = trainer.step.trace(trainer.init.eval_shape(0), BATCH)
+  return tuple(_walk(step.jaxpr.jaxpr))
 
 
 def _walk(jaxpr: Any) -> Iterator[core.JaxprEqn]:
