@@ -1,7 +1,8 @@
 """Training batches as PyTorch users make them: Pillow in the worker processes of a DataLoader.
 
-The same images and changes as `magnifier_jax.data.pipeline.train_batches`: what is random is drawn
-by our functions for a whole batch, which costs little beside the pixels, and handed to the workers.
+The same images and changes as `magnifier_jax.data.pipeline.train_batches`, but for colours, which
+the authors leave alone. What is random is drawn by our functions for a whole batch, which costs
+little beside the pixels, and handed to the workers.
 """
 
 import os
@@ -79,7 +80,8 @@ class IdentityBatches(Sampler[list[Request]]):
       )
       random = generator(config.seed, Purpose.OCCLUSION, step)
       kept_parts = draw_kept_parts(random, data.batch_size, data.occlusion)
-      columns = zip(self._sampler.batch(step), *augmentation, kept_parts)
+      changes = augmentation.flip, augmentation.crop, augmentation.erased
+      columns = zip(self._sampler.batch(step), *changes, kept_parts)
       yield [Request(*row) for row in columns]
 
 
