@@ -21,8 +21,7 @@ def wide_dtype_of(dtype: jnp.dtype) -> jnp.dtype:
 
   - Parameters and statistics.
   - All that comes after the pooling. A BN neck takes away what people have in common, and what
-    rounding did to them stays: after 90 updates of `configs/synthetic.py`, 1.7 % of the recurrent
-    layer's gradient, in place of 0.5 %.
+    rounding did to them stays.
   """
   return jnp.promote_types(dtype, jnp.float32)
 
