@@ -85,7 +85,11 @@ def _backend(device: Any) -> str:
 
 
 def parity(order: Order, findings: Findings) -> None:
-  """Compares outputs, losses, gradients, statistics and updates with the authors' numbers."""
+  """Compares outputs, losses, gradients, statistics and updates with the authors' numbers.
+
+  Raises:
+    UserError: when they do not agree, after all of them are in the findings.
+  """
   import jax
 
   from tests import golden_numbers as golden
@@ -95,7 +99,7 @@ def parity(order: Order, findings: Findings) -> None:
   findings.add(dtype=case.dtype, precision="highest", fixture="8 noise images of 128 × 64")
   with jax.enable_x64(case.dtype == "float64"), jax.default_matmul_precision("highest"):
     ours = golden.compute(case)
-  _add_deviations(
+  disagreeing = _add_deviations(
     findings,
     outputs=golden.output_deviations(case, ours),
     losses=golden.loss_deviations(case, ours),
@@ -103,9 +107,12 @@ def parity(order: Order, findings: Findings) -> None:
     statistics=golden.statistics_deviations(case, ours),
     updates=golden.update_deviations(case, ours),
   )
+  if disagreeing:
+    raise UserError(f"not the authors' numbers: {', '.join(disagreeing)}")
 
 
-def _add_deviations(findings: Findings, **groups: Any) -> None:
+def _add_deviations(findings: Findings, **groups: Any) -> list[str]:
+  """Keeps the worst deviation of each group; returns the groups that do not agree."""
   for name, group in groups.items():
     deviations = list(group)
     if not deviations:
@@ -114,6 +121,7 @@ def _add_deviations(findings: Findings, **groups: Any) -> None:
     # Not >: a number that is none is neither.
     agrees = all(deviation.found <= deviation.allowed for deviation in deviations)
     findings.add(**{name: {"numbers": len(deviations), "agrees": agrees, **worst._asdict()}})
+  return [name for name in groups if not findings.get(name, {"agrees": True})["agrees"]]
 
 
 def comparison(order: Order, findings: Findings) -> None:

@@ -23,6 +23,8 @@ from benchmarks.accelerator_report import as_markdown
 from benchmarks.comparison import SideComparison, SideResult
 from benchmarks.side import Lap, Peaks, Work
 from benchmarks.worker import SideError
+from magnifier_jax.errors import UserError
+from tests import golden_numbers
 
 WORK = Work("train_step", "gpu", 64, (384, 192), "resnet50", "bfloat16")
 # What the machine of an accelerator may lack, and Pytest.
@@ -219,6 +221,24 @@ def test_page_says_where_numbers_do_not_agree_and_what_failed():
   text = page(part("parity", {"dtype": "float64", "outputs": group}), failed)
   assert "| outputs | 10 | DO NOT agree | logits | 1.0e-01 | 1e-06 |" in text
   assert "failed, 9 s; MemoryError: all is used" in text
+
+
+@pytest.mark.parametrize("found", [0.1, float("nan")])
+def test_other_numbers_than_the_authors_fail_the_part(
+  found: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+  for group in ("loss", "gradient", "statistics", "update"):
+    agreeing = golden_numbers.Deviation("alike", 1e-9, 1e-6)
+    monkeypatch.setattr(golden_numbers, f"{group}_deviations", lambda *_, one=agreeing: [one])
+  other = golden_numbers.Deviation("logits", found, 1e-6)
+  monkeypatch.setattr(golden_numbers, "output_deviations", lambda *_: [agreeing, other])
+  monkeypatch.setattr(golden_numbers, "compute", lambda case: None)
+  findings = Findings(tmp_path / "found.json")
+  order = Order(Part("parity", None), 1, [], tmp_path / "found.json")
+  with pytest.raises(UserError, match=r"not the authors' numbers: outputs$"):
+    accelerator_parts.parity(order, findings)
+  kept = json.loads((tmp_path / "found.json").read_text())
+  assert [kept[name]["agrees"] for name in PARITY] == [name != "outputs" for name in PARITY]
 
 
 def run_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
