@@ -17,6 +17,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
 NODES = ("n1", "n2")
+_UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
 _CONFIGURATION = """\
 ClusterName=local
 SlurmctldHost={host}(127.0.0.1)
@@ -299,7 +300,10 @@ class Job:
 
   def has_ended(self) -> bool:
     """Whether it will not run again."""
-    return self.state() not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
+    if self.state() in _UNFINISHED:
+      return False
+    time.sleep(1)  # a job on its way back into the queue looks cancelled for a moment
+    return self.state() not in _UNFINISHED
 
   def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
     try:

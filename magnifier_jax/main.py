@@ -16,7 +16,7 @@ from magnifier_jax.command_line.console import (
   silence_libraries,
 )
 from magnifier_jax.config_argument import last_line, normalized
-from magnifier_jax.devices.failure import end_run
+from magnifier_jax.devices.failure import end_run, is_loss_of_a_process
 from magnifier_jax.devices.host_memory import restart_with_huge_pages
 from magnifier_jax.devices.joining import TIMEOUT_S, connect_devices, join
 from magnifier_jax.devices.preemption import EXIT_CODE, Preempted, Preemption
@@ -119,6 +119,12 @@ def _exit(message: str, code: int = 2) -> NoReturn:
   sys.exit(code)
 
 
+_LOST_A_PROCESS = (
+  "another process of this run is gone; its output says why, where it could. The same command goes "
+  "on from the last checkpoint"
+)
+
+
 def _run(argv: list[str]) -> None:
   preemption = Preemption()
   preemption.listen()
@@ -134,7 +140,11 @@ def _run(argv: list[str]) -> None:
     sys.exit(EXIT_CODE)
   except KeyboardInterrupt:
     _exit("interrupted; the same command goes on from the last checkpoint", 130)
-  except Exception:
+  except Exception as error:
+    if is_loss_of_a_process(error):
+      # One that had nothing to save leaves at SIGTERM, while another may have begun an update.
+      code = EXIT_CODE if preemption.received else 1
+      end_run(code, _LOST_A_PROCESS, may_be_a_consequence=True)
     end_run(1, traceback.format_exc(), may_be_a_consequence=True)
     raise
 

@@ -85,6 +85,11 @@ def end_run(code: int, message: str, *, may_be_a_consequence: bool = False) -> N
   _leave(process, code, message)
 
 
+def is_loss_of_a_process(error: Exception) -> bool:
+  """Whether an error says no more than that another process of the run is gone."""
+  return "Gloo" in str(error) and "by peer" in str(error)
+
+
 def _leave(process: _Process, code: int, message: str) -> None:
   _leaving.acquire()
   note = _Note(process.number, code, message.strip().rpartition("\n")[2])

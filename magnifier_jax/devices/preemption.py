@@ -67,6 +67,11 @@ class Preemption:
       if not self._unsaved:
         self._leave_when_saved()
 
+  @property
+  def received(self) -> bool:
+    """Whether SIGTERM has come."""
+    return self._received
+
   def hold(self) -> None:
     """From now on there is something to save: SIGTERM waits for `poll`."""
     with self._lock:

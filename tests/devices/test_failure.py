@@ -27,6 +27,8 @@ def fail():
     raise UserError("images.csv: no such file")
   if KIND == "interrupt":
     raise KeyboardInterrupt
+  if KIND == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
   raise RuntimeError("a fault of ours")
 
 
@@ -107,6 +109,14 @@ def test_the_others_end_with_its_exit_code(
   said, heard = (ended[number][1].splitlines()[-1] for number in (failing, 1 - failing))
   assert said == message
   assert heard == f"process {failing} has failed, so this one ends too: {message}"
+
+
+def test_the_other_of_one_that_was_killed_says_so_in_one_line(repository: Path):
+  ended = _run_both(repository, KIND="killed", FAILING="1")
+  assert [process[0] for process in ended] == [1, -9], ended
+  said = ended[0][1]
+  assert said.splitlines()[-1].startswith("another process of this run is gone; ")
+  assert "Traceback" not in said
 
 
 def test_processes_that_do_not_fail_part_as_before(repository: Path):
