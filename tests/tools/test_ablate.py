@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from magnifier_jax.comparison import ablation, run_clock, training_process
+from magnifier_jax.comparison import ablation, training_process
 from magnifier_jax.comparison import output_files as comparison_files
 from magnifier_jax.comparison.ablation import Ablation, AblationError, plan
-from magnifier_jax.comparison.run_clock import RunClock, RunTimes
 from magnifier_jax.comparison.runs import compare
 from magnifier_jax.config import ConfigError
 from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.report.charts import Chart
 from magnifier_jax.tools import ablate
-from magnifier_jax.workdir.metrics_log import format_duration
+from tests.comparison.logs import write_log
 from tests.data.noise_tree import write_tree
 from tests.full_disk import full_disk
 from tests.tools.evaluated_runs import accuracies, make_report_older, write_run
@@ -308,37 +307,6 @@ def test_a_diversity_loss_that_never_starts_is_noted(tmp_path: Path):
   assert note.startswith("all: the diversity loss would start in epoch 7 of 4")
 
 
-def write_log(workdir: Path, *epochs: float) -> None:
-  records = [{"step": 0, "eval/mAP": 0.1}, *({"step": 10 * e, "epoch": e} for e in epochs)]
-  lines = "".join(f"{json.dumps(record)}\n" for record in records)
-  # A kill, or a look at the wrong moment, finds half a line.
-  (workdir / "metrics.jsonl").write_text(f'{lines}{{"step": 9')
-
-
-def test_clock_of_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-  now = 100.0
-  monkeypatch.setattr(run_clock.time, "monotonic", lambda: now)
-  write_log(tmp_path, 5.0, 6.0, 7.0)
-  clock = RunClock(tmp_path, num_epochs=10)
-  assert (clock.epoch, clock.left()) == (7.0, None)
-  write_log(tmp_path, 5.0, 6.0)  # the checkpoint is of epoch 6
-  clock.read()
-  assert clock.left() is None
-  now = 110.0
-  write_log(tmp_path, 5.0, 6.0, 7.5, 8.0)
-  clock.read()
-  assert clock.whole() == pytest.approx(50.0)  # 2 epochs of 10 in 10 s
-  assert clock.left() == pytest.approx(10.0)
-
-
-def test_clock_of_a_fresh_run_and_of_a_damaged_log(tmp_path: Path):
-  clock = RunClock(tmp_path, num_epochs=10)
-  assert (clock.epoch, clock.whole()) == (0.0, None)
-  (tmp_path / "metrics.jsonl").write_text("damaged\n{}\n")
-  clock.read()
-  assert clock.left() is None
-
-
 class _Terminal(io.StringIO):
   def isatty(self) -> bool:
     return True
@@ -359,61 +327,6 @@ def test_a_terminal_follows_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
   console = _Terminal()
   Ablation([run], tmp_path, console).run()
   assert "[1/1] all, seed 0: epoch 1.00 of 4, 0:00:00 left" in console.getvalue()
-
-
-def test_time_of_later_runs():
-  times = RunTimes()
-  assert times.estimate(["all"]) is None
-  assert times.estimate(["all", "baseline"], otherwise=7.0) == 14.0
-  times.add("all", 30.0)
-  times.add("all", 50.0)
-  times.add("baseline", 10.0)
-  assert times.estimate(["all", "baseline", "fusion"], otherwise=7.0) == 40.0 + 10.0 + 25.0
-  assert times.estimate([]) == 0.0
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(None, "?"), (59.6, "0:01:00"), (37230, "10:20:30")])
-def test_durations(seconds: float | None, text: str):
-  assert format_duration(seconds) == text
-
-
-def _program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
-  """Puts a shell script in the place of Python."""
-  script = tmp_path / "program"
-  script.write_text("\n".join(["#!/bin/sh", *lines, ""]))
-  script.chmod(0o755)
-  monkeypatch.setattr(training_process.sys, "executable", str(script))
-
-
-def test_process_prints_to_the_log_and_to_the_callback(
-  tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-  _program(tmp_path, monkeypatch, 'echo "$3"', "echo wrong >&2", "exit 3")
-  log, lines = tmp_path / "run" / "console.log", []
-  for _ in range(2):
-    assert training_process.run_training(["--workdir=x"], log, lines.append) == 3
-  assert lines == ["--workdir=x", "wrong"] * 2
-  once = f"$ {tmp_path}/program -m magnifier_jax.main --workdir=x\n--workdir=x\nwrong\n"
-  assert log.read_text() == once * 2
-
-
-@pytest.mark.parametrize("stubborn", [False, True])
-def test_an_interruption_ends_the_process(
-  tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
-):
-  trap = "trap '' TERM" if stubborn else "trap 'echo saved; exit 143' TERM"
-  _program(tmp_path, monkeypatch, trap, "echo $$", "while :; do sleep 0.05; done")
-  monkeypatch.setattr(training_process, "_SECONDS_TO_STOP", 0.5)
-  lines = []
-
-  def interrupt(line: str) -> None:
-    lines.append(line)
-    raise KeyboardInterrupt
-
-  with pytest.raises(KeyboardInterrupt):
-    training_process.run_training([], tmp_path / "log", interrupt)
-  assert not Path(f"/proc/{lines[0]}").exists()
-  assert ("saved" in (tmp_path / "log").read_text()) != stubborn
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
