@@ -108,12 +108,7 @@ def create_trainer(config: Config, num_people: int, steps_per_epoch: int, mesh: 
   on_all, over_batch = mesh_lib.replicated(mesh), mesh_lib.batch_sharding(mesh)
   return Trainer(
     network=network,
-    init=jax.jit(
-      init,
-      static_argnums=0,
-      out_shardings=on_all,
-      compiler_options=mesh_lib.options_to_run_once(mesh),
-    ),
+    init=jax.jit(init, out_shardings=on_all, compiler_options=mesh_lib.options_to_run_once(mesh)),
     start=start,
     step=jax.jit(
       step,
