@@ -78,6 +78,7 @@ def _facts(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
       look, encoded, fn_output_signature=tf.TensorSpec((3,), tf.int32), parallel_iterations=1
     ),
     input_signature=[tf.TensorSpec((None,), tf.string)],
+    autograph=False,
   )
 
 
