@@ -15,7 +15,7 @@ from . import golden_numbers
 from .default_path import default_path
 from .golden_numbers import FULL64, SMALL32, SMALL64, Deviation, Ours
 
-COMPUTES_MUCH = True  # see conftest.py
+COMPILES_AS_USERS_DO = True  # see conftest.py
 
 
 class Case(NamedTuple):

@@ -25,6 +25,7 @@ from benchmarks.side import Lap, Peaks, Work
 from benchmarks.worker import SideError
 from magnifier_jax.errors import UserError
 from tests import golden_numbers
+from tests.conftest import QUICK_FUSIONS
 
 WORK = Work("train_step", "gpu", 64, (384, 192), "resnet50", "bfloat16")
 # What the machine of an accelerator may lack, and Pytest.
@@ -244,7 +245,7 @@ def test_other_numbers_than_the_authors_fail_the_part(
 def run_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
   """Runs the script from elsewhere, compiling quickly."""
   script = Path(__file__).parents[2] / "benchmarks" / "accelerator.sh"
-  level = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  level = {"XLA_FLAGS": f"--xla_backend_optimization_level=0 {QUICK_FUSIONS}"}
   return subprocess.run(
     [script, *arguments],
     cwd=folder,

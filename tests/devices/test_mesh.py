@@ -11,6 +11,8 @@ from magnifier_jax.devices.mesh import compiler_options, data_mesh, options_to_r
 
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="elsewhere XLA's defaults stay")
 
+COMPILES_AS_USERS_DO = True  # see conftest.py
+
 
 def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   layout = ("NHWC", "HWIO", "NHWC")

@@ -48,22 +48,22 @@ def _pool_kept(x: jax.Array) -> jax.Array:
   return masked_max_pool(jnp.abs(x), LABELS[: len(x)] > 3)
 
 
-# Shapes of the network at 384 × 192, but for small ones where the name says so.
+# Channels of the network. Winograd's algorithm is for images of 384 × 192, the others have 96 × 48.
 CASES = {
-  "stem": Case(_strided(convolve, 2), ((1, 384, 192, 3), (7, 7, 3, 64))),
+  "stem": Case(_strided(convolve, 2), ((1, 96, 48, 3), (7, 7, 3, 64))),
   "3x3 of stage 1, by Winograd's algorithm": Case(
     _strided(convolve, 1), ((1, 96, 48, 64), (3, 3, 64, 64))
   ),
   "3x3 of stage 2, by Winograd's algorithm": Case(
     _strided(convolve, 1), ((2, 48, 24, 128), (3, 3, 128, 128))
   ),
-  "3x3 of stage 2, strided": Case(_strided(convolve, 2), ((1, 96, 48, 128), (3, 3, 128, 128))),
+  "3x3 of stage 2, strided": Case(_strided(convolve, 2), ((1, 24, 12, 128), (3, 3, 128, 128))),
   "3x3, small": Case(_strided(convolve, 1), ((2, 6, 5, 4), (3, 3, 4, 7))),
   "1x1 of stage 3": Case(_strided(convolve_1x1, 1), ((2, 24, 12, 1024), (1024, 256))),
-  "1x1 of stage 2's shortcut": Case(_strided(convolve_1x1, 2), ((1, 96, 48, 256), (256, 512))),
-  "max pool": Case(max_pool_3x3, ((1, 192, 96, 64),)),
+  "1x1 of stage 2's shortcut": Case(_strided(convolve_1x1, 2), ((1, 24, 12, 256), (256, 512))),
+  "max pool": Case(max_pool_3x3, ((1, 48, 24, 64),)),
   "relu of a sum": Case(relu_of_sum, ((2, 24, 12, 64), (2, 24, 12, 64))),
-  "upsampling": Case(upsample, ((1, 24, 12, 512), (512, 3, 3, 256))),
+  "upsampling": Case(upsample, ((1, 6, 3, 512), (512, 3, 3, 256))),
   "upsampling, small": Case(upsample, ((2, 5, 3, 4), (4, 3, 3, 7))),
   "part pooling": Case(_pool_parts, ((2, 24, 12, 1024),)),
   "LSTM": Case(functools.partial(recur, cell="lstm"), ((8, 4, 64), (16, 64), (1, 64))),
