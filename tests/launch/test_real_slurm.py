@@ -288,10 +288,11 @@ def test_an_error_of_the_user_is_not_tried_again(submit: Submit, tmp_path: Path)
 def test_a_time_limit_saves_before_it_ends_the_job(
   submit: Submit, cluster: SlurmCluster, tmp_path: Path
 ):
-  # SLURM looks every half minute, and this run would go on for hours. It does nothing but train:
-  # SIGTERM during an evaluation finds everything saved.
+  # Nearly all of two minutes is the time for saving: SIGTERM comes when SLURM looks next, which it
+  # does every half minute. This run would go on for hours, and does nothing but train: SIGTERM
+  # during an evaluation finds everything saved.
   job = submit(
-    (*TWO_NODES, "--signal=TERM@60"),
+    (*TWO_NODES, "--signal=TERM@110"),
     tmp_path / "workdir",
     "--config.training.num_epochs=9999",
     "--config.evaluation.every_epochs=9999",
