@@ -1,7 +1,7 @@
 """Below which distance two images show one person: by false-accept rate, and calibrated on whom."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +106,21 @@ def of_several(by_data_set: Mapping[str, Any], default: str | None) -> dict[str,
   if len(by_data_set) < 2:
     return next(iter(by_data_set.values()), None)
   return {_BY_DATA_SET: dict(by_data_set), _DEFAULT: default}
+
+
+def of_each(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+  """Returns the thresholds of each data set, of what `of_several` returned."""
+  return list(content[_BY_DATA_SET].values()) if _BY_DATA_SET in content else [content]
+
+
+def changed_in_each(
+  content: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+  """Returns what `of_several` returned, with the thresholds of each data set changed."""
+  if _BY_DATA_SET not in content:
+    return change(content)
+  by_data_set = {name: change(found) for name, found in content[_BY_DATA_SET].items()}
+  return {**content, _BY_DATA_SET: by_data_set}
 
 
 def _chosen(content: Any, where: str, data_set: str | None) -> Any:

@@ -1,25 +1,21 @@
 """`model.json`: all one has to know of an exported network, also in an ONNX file's metadata."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from magnifier_jax.errors import UserError
+from magnifier_jax.evaluation.thresholds import changed_in_each
 from magnifier_jax.export.example import example_lines
 from magnifier_jax.export.gate import BATCHES, LIMIT, Parity
 from magnifier_jax.export.layout import FORMAT, VERSION
 from magnifier_jax.export.reference import branch_widths
+from magnifier_jax.export.results import calibrated_thresholds, read_object, read_results
 from magnifier_jax.export.signature import INPUT_NAME, OUTPUT_NAME, Signature
 from magnifier_jax.trained_network import TrainedNetwork
 from magnifier_jax.workdir.origin import ORIGIN
 
 _WHOLE_ROWS = ("all", "all, re-ranked")  # of metrics.json: they are of all branches together
 _WHOLE = "whole"  # of thresholds
-
-
-class MetricsError(UserError):
-  """A workdir's `metrics.json` or `initial_weights.json` is damaged."""
 
 
 def describe(
@@ -41,9 +37,10 @@ def describe(
     images: whose images the parity was measured on.
 
   Raises:
-    MetricsError: when a file in the workdir is damaged.
+    MetricsError, ThresholdError: when a file in the workdir is damaged.
   """
-  metrics = _of_this_step(_read(workdir / "metrics.json"), trained.step)
+  own, others = read_results(workdir, trained.step)
+  thresholds = calibrated_thresholds(workdir, trained.step)
   return {
     "format": FORMAT,
     "version": VERSION,
@@ -58,10 +55,12 @@ def describe(
     "weights_sha256": weights_sha256,
     "step": trained.step,
     "people": trained.record.num_people,
-    "initial_weights": _read(workdir / ORIGIN),
+    "initial_weights": read_object(workdir / ORIGIN),
     "config": trained.record.config,
-    "metrics": None if metrics is None else _metrics(metrics, signature, trained),
-    "thresholds": None if metrics is None else _thresholds(metrics, signature, trained),
+    "metrics": own and _metrics(own, signature, trained),
+    "tested_on": {name: _metrics(found, signature, trained) for name, found in others.items()},
+    "thresholds": thresholds
+    and changed_in_each(thresholds, lambda found: _thresholds(found, signature, trained)),
     "parity": {
       "images": images,
       "batches": list(BATCHES),
@@ -90,24 +89,6 @@ def _input(signature: Signature) -> dict[str, Any]:
   }
 
 
-def _read(file: Path) -> dict[str, Any] | None:
-  """Returns a file of the workdir; None when it is not there."""
-  try:
-    content = json.loads(file.read_text())
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as error:
-    raise MetricsError(f"{file}: damaged ({error}); evaluate again, or delete it") from error
-  if not isinstance(content, dict):
-    raise MetricsError(f"{file}: damaged (no object in it); evaluate again, or delete it")
-  return content
-
-
-def _of_this_step(metrics: dict[str, Any] | None, step: int) -> dict[str, Any] | None:
-  """Returns an evaluation; None when it was of another checkpoint, or of unknown embeddings."""
-  return metrics if metrics is not None and metrics.get("step") == step else None
-
-
 def _metrics(
   metrics: Mapping[str, Any], signature: Signature, trained: TrainedNetwork
 ) -> dict[str, Any]:
@@ -121,12 +102,9 @@ def _metrics(
 
 
 def _thresholds(
-  metrics: Mapping[str, Any], signature: Signature, trained: TrainedNetwork
-) -> dict[str, Any] | None:
-  """Returns the thresholds of the file's own whole, and of its branches; None without any."""
-  found = metrics.get("thresholds")
-  if found is None:
-    return None
+  found: Mapping[str, Any], signature: Signature, trained: TrainedNetwork
+) -> Mapping[str, Any]:
+  """Returns the thresholds of the file's own whole, and of its branches."""
   gone = branch_widths(trained).keys() - signature.branches.keys()
   if _is_whole(signature, trained):
     return found

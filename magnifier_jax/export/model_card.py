@@ -5,6 +5,7 @@ from typing import Any
 
 import jinja2
 
+from magnifier_jax.evaluation.thresholds import of_each
 from magnifier_jax.export.layout import ONNX_FILE
 
 _SHOWN = ("rank1", "rank5", "mAP", "mINP")
@@ -21,14 +22,18 @@ def render(description: Mapping[str, Any]) -> str:
   )
   data = description["config"]["data"]
   runtime = "onnxruntime" if ONNX_FILE in description["files"] else "jax"
-  thresholds = description["thresholds"] or {}
+  measured = [description["metrics"], *description["tested_on"].values()]
+  thresholds = description["thresholds"]
   return environment.get_template("model_card.md").render(
     model=description,
     packages=f"{runtime} pillow numpy",
     batch_size=data["identities_per_batch"] * data["images_per_identity"],
-    rows=_rows(description["metrics"] or {}),
-    people_measured=_people(description["metrics"] or {}),
-    thresholds=thresholds.get("whole"),
+    measured=[
+      {"on": metrics, "people": _people(metrics), "rows": _rows(metrics)}
+      for metrics in measured
+      if metrics
+    ],
+    calibrated=[found for found in of_each(thresholds or {}) if found.get("whole")],
   )
 
 

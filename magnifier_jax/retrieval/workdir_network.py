@@ -10,12 +10,11 @@ import numpy as np
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import compiled_embedding
 from magnifier_jax.evaluation.embedding import BRANCHES
-from magnifier_jax.evaluation.thresholds import of_several, read_thresholds
+from magnifier_jax.export.results import calibrated_thresholds
 from magnifier_jax.models.network import Network
 from magnifier_jax.train_state import Tree
 from magnifier_jax.trained_network import open_trained_network
 from magnifier_jax.weights.digest import weights_sha256
-from magnifier_jax.workdir.result_folders import folders_with_results
 
 
 class CompiledNetwork:
@@ -80,18 +79,3 @@ def open_workdir(workdir: Path, checkpoint: Literal["latest", "best"]) -> Compil
     f"{trained.config.name}, step {trained.step}, of {workdir}",
     calibrated_thresholds(workdir, trained.step),
   )
-
-
-def calibrated_thresholds(workdir: Path, step: int) -> Mapping[str, Any] | None:
-  """Returns what was calibrated on any data; by default that of the run's own counts.
-
-  Args:
-    workdir: of a run. One that was trained on several data sets has results of each in a folder.
-    step: of the checkpoint.
-
-  Raises:
-    ThresholdError: when the results of an evaluation are damaged.
-  """
-  found = {folder: read_thresholds(folder, step) for folder in folders_with_results(workdir)}
-  own = found.get(workdir)
-  return of_several(dict(filter(None, found.values())), own and own[0])

@@ -18,11 +18,12 @@ from PIL import Image
 import magnifier_jax
 from magnifier_jax.data.synthetic.pedestrians import draw_pedestrian
 from magnifier_jax.export import exporting, packages
-from magnifier_jax.export.description import MetricsError, describe
+from magnifier_jax.export.description import describe
 from magnifier_jax.export.gate import NUM_IMAGES, NearTie, Parity, relative_norms
 from magnifier_jax.export.opened import open_exported
 from magnifier_jax.export.packages import ExportError
 from magnifier_jax.export.reference import compute_reference, signature_of
+from magnifier_jax.export.results import MetricsError
 from magnifier_jax.files.whole_file import WriteError
 from magnifier_jax.tools.export import main
 from magnifier_jax.weights.digest import weights_sha256
@@ -326,6 +327,30 @@ def test_without_an_evaluation_of_this_checkpoint_nothing_is_claimed(
   with pytest.raises(MetricsError, match=r"metrics\.json: damaged .*evaluate again"):
     main([f"--network={copy}", f"--output={tmp_path / 'other'}", "--branches=global"])
   assert sorted(os.listdir(tmp_path)) == ["out", "run"]
+
+
+def test_a_run_on_several_data_sets_says_what_it_does_on_each(workdir: Path, tmp_path: Path):
+  copy = shutil.copytree(workdir, tmp_path / "run")
+  (copy / "metrics.json").unlink()
+  for name, step in (("market1501", STEP), ("own/a", STEP), ("msmt17", STEP + 1)):
+    folder = copy / "tested_on" / name.replace("/", "_")
+    folder.mkdir(parents=True)
+    thresholds = METRICS["thresholds"] | {"calibrated_on": f"{name}, 10 test people"}
+    results = METRICS | {"dataset": name, "step": step, "thresholds": thresholds}
+    (folder / "metrics.json").write_text(json.dumps(results))
+  main([f"--network={copy}", f"--output={tmp_path / 'out'}", "--branches=global"])
+  model = json.loads((tmp_path / "out" / "model.json").read_text())
+  assert model["metrics"] is None
+  assert model["tested_on"].keys() == {"market1501", "own/a"}
+  assert "global" in model["tested_on"]["market1501"]
+  assert "fusion" not in model["tested_on"]["market1501"]
+  card = (tmp_path / "out" / "README.md").read_text()
+  assert "Measured on market1501, test people:" in card
+  assert "Measured on own/a, test people:" in card
+  assert "calibrated on\nown/a, 10 test people:" in card
+  assert "was not evaluated" not in card
+  network = magnifier_jax.load(tmp_path / "out", calibrated_on="own/a")
+  assert network.thresholds.at(1e-3).distance_threshold == 0.6  # of the global branch
 
 
 def test_thresholds_of_all_branches_are_not_those_of_some(lstm: Case, workdir: Path):

@@ -15,7 +15,7 @@ from magnifier_jax.data import dataset as dataset_lib
 from magnifier_jax.devices import mesh as mesh_lib
 from magnifier_jax.embed_dataset import DatasetEmbedder
 from magnifier_jax.evaluation.thresholds import THRESHOLDS, ThresholdError
-from magnifier_jax.retrieval import workdir_network
+from magnifier_jax.export.results import calibrated_thresholds
 from magnifier_jax.retrieval.embedder import Embedder, thresholds_of
 from magnifier_jax.trained_network import TrainedNetwork, open_trained_network
 from magnifier_jax.weights.digest import weights_sha256
@@ -108,7 +108,7 @@ def test_a_joint_run_has_thresholds_of_each_data_set(workdir: Path):
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
   def calibrated_on(data_set: str | None) -> str:
-    found = workdir_network.calibrated_thresholds(workdir, step=2)
+    found = calibrated_thresholds(workdir, step=2)
     return thresholds_of(found, "run", data_set).calibrated_on
 
   try:
