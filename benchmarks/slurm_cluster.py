@@ -45,8 +45,8 @@ ReturnToService=2
 MinJobAge=3600
 # The nodes have more cores than the machine.
 SlurmdParameters=config_overrides
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first_port} CPUs=4
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second_port} CPUs=4
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first_port} CPUs=16
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second_port} CPUs=16
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 

@@ -134,7 +134,7 @@ class Campaign:
 
   def _submit(self, name: str) -> Job:
     log = self._folder / f"{name}.log"
-    options = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1")
+    options = ("--ntasks-per-node=1", "--gpus-per-node=0")
     # Of a limit of two minutes nearly all is the time for saving.
     limit = ("--time=UNLIMITED", "--signal=TERM@110")
     command = [*options, *limit, "launch/slurm.sbatch"]

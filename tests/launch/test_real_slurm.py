@@ -42,9 +42,8 @@ ARGUMENTS = (
   "--config.model.fusion_branch=False",
   "--config.model.part_segmentation=False",
 )
-CPUS = ("--gpus-per-node=0", "--cpus-per-task=1")
-TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", *CPUS)
-ONE_NODE = ("--nodes=1", "--ntasks-per-node=2", *CPUS)
+TWO_NODES = ("--ntasks-per-node=1", "--gpus-per-node=0")  # as launch/README.md has it
+ONE_NODE = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0")
 
 # Puts a job on the cluster: options of sbatch, the workdir, more arguments of main.
 Submit = Callable[..., Job]
