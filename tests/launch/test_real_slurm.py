@@ -20,6 +20,7 @@ from benchmarks.kill_and_resume import (
   write_images,
 )
 from benchmarks.slurm_cluster import Job, SlurmCluster, missing_programs
+from tests.conftest import QUICK_FUSIONS
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +79,8 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     "PYTHON": sys.executable,
     "SLURM_WAIT": "5",
     "PYTHONDONTWRITEBYTECODE": "",
-    "XLA_FLAGS": "",  # one device
+    "XLA_FLAGS": QUICK_FUSIONS,  # and one device
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PLATFORMS": "cpu",
     "JAX_COMPILATION_CACHE_DIR": str(folder),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
