@@ -43,6 +43,7 @@ ABSENT = (
   "pytest",
 )
 PARITY = ("outputs", "losses", "gradients", "statistics", "updates")
+LITTLE = "--xla_backend_optimization_level=0"
 TINY = (
   "--device=cpu",
   "--size=64,32",
@@ -245,7 +246,7 @@ def test_other_numbers_than_the_authors_fail_the_part(
 def run_script(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
   """Runs the script from elsewhere, compiling quickly."""
   script = Path(__file__).parents[2] / "benchmarks" / "accelerator.sh"
-  level = {"XLA_FLAGS": f"--xla_backend_optimization_level=0 {QUICK_FUSIONS}"}
+  level = {"XLA_FLAGS": LITTLE}
   return subprocess.run(
     [script, *arguments],
     cwd=folder,
@@ -350,6 +351,7 @@ def test_rehearsal_beside_the_twin(tmp_path: Path):
     "--variants=channels_last",
     "--minutes=30",
     PYTHONPATH=str(tmp_path),
+    XLA_FLAGS=f"{LITTLE} {QUICK_FUSIONS}",
   )
   assert done.returncode == 0, done.stdout + done.stderr
   content = json.loads((tmp_path / "results" / "results.json").read_text())
