@@ -6,6 +6,7 @@ RUN := $(VENV)/bin/python
 # Compiling keeps one core busy at a time. A file stays in one process, which caches its networks;
 # files go out in tests/conftest.py's order.
 IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+ON_SLURM := tests/launch/test_real_slurm.py
 
 .PHONY: demo test test-slow requirements clean
 
@@ -19,8 +20,10 @@ test: $(VENV)/installed
 	$(RUN) -m pytest $(IN_PARALLEL) -m 'not slow'
 
 # The others: at full resolution, with several processes that are killed, on real images.
+# Those on a SLURM cluster come first and alone: they wait for its clock, and last longer beside others.
 test-slow: $(VENV)/installed
-	$(RUN) -m pytest $(IN_PARALLEL) -m slow
+	$(RUN) -m pytest -m slow $(ON_SLURM)
+	$(RUN) -m pytest $(IN_PARALLEL) -m slow --ignore=$(ON_SLURM)
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
