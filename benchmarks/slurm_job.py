@@ -117,7 +117,7 @@ class Campaign:
       job.wait_for("  loss ", moment, 1800)
       INTERRUPTIONS[name](self._cluster, job)
     except RuntimeError as error:  # it ended before, or SLURM did not answer as it should
-      print(str(error).splitlines()[0], flush=True)
+      print(error, flush=True)
     end, restarts = self._end(job), job.field("Restarts")
     print(f"{name} at update {moment}: {end} after {restarts} restarts", flush=True)
     return end

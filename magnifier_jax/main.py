@@ -141,11 +141,11 @@ def _run(argv: list[str]) -> None:
   except KeyboardInterrupt:
     _exit("interrupted; the same command goes on from the last checkpoint", 130)
   except Exception as error:
+    code, message = 1, traceback.format_exc()
     if is_loss_of_a_process(error):
       # One that had nothing to save leaves at SIGTERM, while another may have begun an update.
-      code = EXIT_CODE if preemption.received else 1
-      end_run(code, _LOST_A_PROCESS, may_be_a_consequence=True)
-    end_run(1, traceback.format_exc(), may_be_a_consequence=True)
+      code, message = EXIT_CODE if preemption.received else 1, _LOST_A_PROCESS
+    end_run(code, message, may_be_a_consequence=True)
     raise
 
 

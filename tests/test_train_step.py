@@ -81,6 +81,11 @@ def test_an_infinite_gradient_norm_leaves_parameters_finite():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
+def test_one_program_draws_the_weights_of_every_seed():
+  trainer = create_trainer(make_config(), NUM_PEOPLE, STEPS_PER_EPOCH, data_mesh(jax.devices()[:1]))
+  assert trainer.init.lower(0).as_text() == trainer.init.lower(1).as_text()
+
+
 def test_parameters_are_updated_where_they_lie():
   step = run_step("float32")
   copies = re.findall(r"= f32\[([\d,]*)\]\S* copy\([^)]*state_params", step.program)

@@ -127,7 +127,7 @@ def _dataset(
   # Python is called once a batch: once a row would cost more than making the row.
   signature = tuple(tf.TensorSpec((batch_size, *row.shape), row.dtype) for row in row_signature)
   dataset = tf.data.Dataset.from_generator(load_batches, output_signature=signature)
-  # It has no Python `if` or loop over tensors to rewrite, which would take half a second.
+  # It has no Python `if` or loop over tensors to rewrite, which would take 0.4 s.
   make_row = tf.autograph.experimental.do_not_convert(make_row)
   dataset = dataset.unbatch().map(make_row, num_parallel_calls=num_workers or tf.data.AUTOTUNE)
   options = tf.data.Options()

@@ -1,6 +1,7 @@
 """A process that fails ends the others, whatever they are waiting for, with its exit code."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,11 +30,15 @@ def fail():
     raise KeyboardInterrupt
   if KIND == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+  if KIND == "SIGTERM":
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(600)  # it leaves at once: nothing is trained yet
   raise RuntimeError("a fault of ours")
 
 
 def run(argv, preemption):
   join(Launch())
+  preemption.listen()  # as main does: joining installs a handler of JAX's
   import jax
   import jax.numpy as jnp
   import numpy as np
@@ -49,6 +54,9 @@ def run(argv, preemption):
     fail()
   if KIND == "mendable":
     time.sleep(600)  # anything that lasts
+  if KIND == "SIGTERM":
+    preemption.hold()  # as after the first update
+    os.kill(os.getpid(), signal.SIGTERM)
   add(batch).block_until_ready()
 
 
@@ -111,9 +119,14 @@ def test_the_others_end_with_its_exit_code(
   assert heard == f"process {failing} has failed, so this one ends too: {message}"
 
 
-def test_the_other_of_one_that_was_killed_says_so_in_one_line(repository: Path):
-  ended = _run_both(repository, KIND="killed", FAILING="1")
-  assert [process[0] for process in ended] == [1, -9], ended
+@pytest.mark.parametrize(
+  ("kind", "code", "code_of_the_other"), [("killed", -signal.SIGKILL, 1), ("SIGTERM", 143, 143)]
+)
+def test_the_other_of_one_that_is_gone_says_so_in_one_line(
+  repository: Path, kind: str, code: int, code_of_the_other: int
+):
+  ended = _run_both(repository, KIND=kind, FAILING="1")
+  assert [process[0] for process in ended] == [code_of_the_other, code], ended
   said = ended[0][1]
   assert said.splitlines()[-1].startswith("another process of this run is gone; ")
   assert "Traceback" not in said

@@ -72,6 +72,16 @@ CASES = {
 }
 
 
+# The same for images of 384 × 192.
+FULL_SIZE = {
+  "stem": Case(_strided(convolve, 2), ((1, 384, 192, 3), (7, 7, 3, 64))),
+  "3x3 of stage 2, strided": Case(_strided(convolve, 2), ((1, 96, 48, 128), (3, 3, 128, 128))),
+  "1x1 of stage 2's shortcut": Case(_strided(convolve_1x1, 2), ((1, 96, 48, 256), (256, 512))),
+  "max pool": Case(max_pool_3x3, ((1, 192, 96, 64),)),
+  "upsampling": Case(upsample, ((1, 24, 12, 512), (512, 3, 3, 256))),
+}
+
+
 def _value_and_gradients(case: Case, dtype: str) -> list[np.ndarray]:
   random = np.random.default_rng(1)
   arrays = [jnp.asarray(random.standard_normal(shape), dtype) for shape in case.shapes]
@@ -85,12 +95,21 @@ def _value_and_gradients(case: Case, dtype: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", CASES)
-def test_cpu_form_is_the_default_to_rounding(name: str, dtype: str):
+@pytest.mark.parametrize(
+  "case",
+  [
+    *(pytest.param(case, id=name) for name, case in CASES.items()),
+    *(
+      pytest.param(case, id=f"{name}, full size", marks=pytest.mark.slow)
+      for name, case in FULL_SIZE.items()
+    ),
+  ],
+)
+def test_cpu_form_is_the_default_to_rounding(case: Case, dtype: str):
   with jax.enable_x64(dtype == "float64"):
-    on_cpu = _value_and_gradients(CASES[name], dtype)
+    on_cpu = _value_and_gradients(case, dtype)
     with default_path():
-      default = _value_and_gradients(CASES[name], dtype)
+      default = _value_and_gradients(case, dtype)
   for ours, theirs in zip(on_cpu, default, strict=True):
     error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert error < {"float32": 1e-5, "float64": 1e-13}[dtype]
