@@ -55,7 +55,8 @@ def _start(arguments: list[str], repository: Path, **settings: str) -> subproces
   )
 
 
-@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # what ends one process is tested in tests/data/test_batch_iterator.py
+@pytest.mark.parametrize("num_processes", [1, 2])
 def test_every_process_ends_and_names_the_file(
   repository: Path, tmp_path: Path, num_processes: int
 ):

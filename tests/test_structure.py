@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUICK_FUSIONS
 from tests.test_stored_run import STORED
 
 # Room → the rooms that it may import. A room is a folder of `magnifier_jax`, or a file at its top.
@@ -265,7 +266,7 @@ def test_network_step_and_evaluation_run_without_tensorflow(repository: Path, tm
     archive.extractall(tmp_path, filter="data")
   command = [sys.executable, "-c", _RUN_WITHOUT_TENSORFLOW, str(tmp_path)]
   # On one device, and compiled quickly.
-  environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  environment = os.environ | {"XLA_FLAGS": f"--xla_backend_optimization_level=0 {QUICK_FUSIONS}"}
   subprocess.run(command, cwd=repository, env=environment, check=True)
 
 

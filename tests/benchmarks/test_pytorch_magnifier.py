@@ -1,4 +1,7 @@
-"""The PyTorch twin against the authors' numbers, and against our network where they have none."""
+"""The PyTorch twin against the authors' numbers, and against our network where they have none.
+
+The twin is what we are timed against; nothing else depends on it. So what takes long is slow.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -87,10 +90,12 @@ def _fixture_batch() -> Batch:
   )
 
 
+@pytest.mark.slow
 def test_embedding_is_the_references():
   assert_close(compute().embedding, golden("small")["eval_embedding"], RTOL, "eval_embedding")
 
 
+@pytest.mark.slow
 def test_features_and_logits_are_the_references():
   names = {
     "global_features": "global_feat",
@@ -107,6 +112,7 @@ def test_features_and_logits_are_the_references():
     assert_close(compute().outputs[name], golden("small")[their_name], RTOL, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [0, 1, 2])
 def test_losses_before_each_update_are_the_references(update: int):
   for their_name, name in LOSS_NAMES.items():
@@ -114,6 +120,7 @@ def test_losses_before_each_update_are_the_references(update: int):
     np.testing.assert_allclose(compute().losses[update][name], expected, rtol=RTOL, err_msg=name)
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_the_references():
   expected = _golden_group("gradnorm/")
   assert sorted(compute().gradients) == sorted(expected)
@@ -124,6 +131,7 @@ def test_gradient_norms_are_the_references():
     )
 
 
+@pytest.mark.slow
 def test_running_statistics_are_the_references():
   expected = _golden_group("stats1/")
   statistics = compute().statistics
@@ -133,6 +141,7 @@ def test_running_statistics_are_the_references():
     np.testing.assert_allclose(ours, mean_and_std, rtol=RTOL, err_msg=name)
 
 
+@pytest.mark.slow
 def test_embedding_after_three_updates_is_the_references():
   expected = golden("small")["eval_embedding_after3"]
   assert_close(compute().embedding_after3, expected, AFTER3_RTOL, "after 3 updates")
@@ -152,6 +161,7 @@ def _corner(batch: Batch) -> Batch:
   )
 
 
+@pytest.mark.slow
 def test_paper_variant_on_resnet18_has_the_losses_of_our_network(float64: None):
   config = _config("small,paper")
   batch = _corner(_fixture_batch())
@@ -182,6 +192,7 @@ def _small_twin(**options: Any) -> Twin:
   return Twin(_config("small"), 767, Options(**options))
 
 
+@pytest.mark.slow
 def test_fused_adam_changes_no_number():
   batch = _corner(_fixture_batch())
   plain, fast = (_small_twin(dtype=torch.float64, fused_adam=on) for on in (False, True))
