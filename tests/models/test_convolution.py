@@ -29,10 +29,22 @@ def draw(*shape: int, dtype: str = "float64") -> jax.Array:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (7, 2)])
-def test_value_and_gradients_are_those_of_the_library(size: int, stride: int):
-  x, kernel = draw(2, 12, 8, 5), draw(size, size, 5, 7)
-  grad = draw(2, 12 // stride, 8 // stride, 7)
+@pytest.mark.parametrize(
+  ("height", "width", "size", "stride"),
+  [
+    (12, 8, 3, 1),
+    (12, 8, 3, 2),
+    (12, 8, 7, 2),  # as are those below, what comes out is smaller than the kernel
+    (4, 2, 3, 1),
+    (1, 1, 3, 1),
+    (8, 4, 3, 2),
+  ],
+)
+def test_value_and_gradients_are_those_of_the_library(
+  height: int, width: int, size: int, stride: int
+):
+  x, kernel = draw(2, height, width, 5), draw(size, size, 5, 7)
+  grad = draw(2, height // stride, width // stride, 7)
   value, pull_back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
   expected, expected_pull_back = jax.vjp(lambda x, kernel: direct(x, kernel, stride), x, kernel)
   np.testing.assert_allclose(value, expected, atol=1e-12)
@@ -60,6 +72,13 @@ def test_layer_takes_it_where_it_pays(
   backward = hlo(jax.grad(lambda x: jnp.square(layer(x)).sum()), x)
   assert (" convolution(" not in forward) == chosen
   assert (" convolution(" not in backward) == chosen_backward
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(4, 2, 1), (8, 4, 2)])
+def test_a_map_smaller_than_the_kernel_is_left_to_no_loop(height: int, width: int, stride: int):
+  layer = Conv(16, 16, 3, stride=stride, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
+  x = draw(8, height, width, 16, dtype="float32")
+  assert " convolution(" not in hlo(jax.grad(lambda x: jnp.square(layer(x)).sum()), x)
 
 
 def test_layer_and_its_gradient_are_those_of_the_convolution():

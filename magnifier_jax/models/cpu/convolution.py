@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.export import is_symbolic_dim
 
 from magnifier_jax.models.cpu import winograd
@@ -30,7 +31,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, by_library: Convoluti
   """Convolves x [B, H, W, C] with kernel [k, k, C, F], padded by k // 2 on every side.
 
   By Winograd's algorithm where that is quicker: with 256 channels at 24 × 12 and batch 8 it takes
-  18 ms in place of 30, gradients included.
+  18 ms in place of 30, gradients included. As one product where the map is smaller than the kernel:
+  XLA leaves those to plain loops, 7 ms in place of 1,000 with 512 channels at 4 × 2 and batch 32.
 
   Args:
     x: [B, H, W, C].
@@ -41,6 +43,8 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, by_library: Convoluti
   Returns:
     [B, H/stride, W/stride, F].
   """
+  if _is_smaller_than_kernel(x, kernel, stride):
+    return _as_product(x, kernel, stride)
   pays = _winograd_pays(x, kernel, stride, least_features=64)
   return winograd.convolve(x, kernel) if pays else by_library(x, kernel)
 
@@ -55,6 +59,8 @@ def _convolve_backward(
   stride: int, by_library: Convolution, saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = saved
+  if _is_smaller_than_kernel(x, kernel, stride):
+    return jax.vjp(functools.partial(_as_product, stride=stride), x, kernel)[1](grad)
   # With 64 features the gradients would gain 8 %, and 16 MB at batch 8 where a step needs the most.
   if _winograd_pays(x, kernel, stride, least_features=128):
     return winograd.gradients(x, kernel, grad)
@@ -63,6 +69,28 @@ def _convolve_backward(
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _is_smaller_than_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+  """Whether the map that comes out is, which the gradient of x is convolved from."""
+  return min(x.shape[1:3]) // stride < kernel.shape[0]
+
+
+def _as_product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+  """Convolves as `convolve` does, by a product of all windows with the kernel."""
+  size = kernel.shape[0]
+  height, width = x.shape[1:3]
+  margin = (size // 2, size // 2)
+  padded = jnp.pad(x, ((0, 0), margin, margin, (0, 0)))
+  windows = jnp.concatenate(
+    [
+      padded[:, row : row + height : stride, column : column + width : stride]
+      for row in range(size)
+      for column in range(size)
+    ],
+    axis=-1,
+  )
+  return convolve_1x1(windows, kernel.reshape(-1, kernel.shape[-1]), stride=1)
 
 
 def _winograd_pays(x: jax.Array, kernel: jax.Array, stride: int, least_features: int) -> bool:
