@@ -83,6 +83,8 @@ def test_the_strong_recipe_is_the_same_before_and_after_small():
   assert (before.pop("name"), after.pop("name")) == ("cuhk03_strong_small", "cuhk03_small_strong")
   assert before == after
   assert after["optimizer"]["schedule"] == "cosine"
+  data = after["data"]
+  assert (data["identities_per_batch"], data["images_per_identity"]) == (16, 2)
 
 
 @pytest.mark.parametrize("variant", ["baseline", "large"])
