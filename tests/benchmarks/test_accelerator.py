@@ -332,8 +332,9 @@ def test_rehearsal_in_a_bare_environment(bare_python: str, tmp_path: Path):
   profile = parts[f"profile of {step}"]["found"]
   assert profile["compilation"]["from_cache"]
   assert len(profile["kernels"]) == 10
+  # Of so small a network they are products, not convolutions: those of the gradient among them.
   operations = [kernel["operation"] for kernel in profile["kernels"]]
-  assert any("conv" in name or "dot" in name for name in operations), operations
+  assert any("transpose(jvp" in name and "dot_general" in name for name in operations), operations
   memory = parts[f"memory of {step}"]["found"]
   assert memory["rematerialized"]["operations"] > memory["plain"]["operations"]
   assert "×" in (tmp_path / "results" / "results.md").read_text()

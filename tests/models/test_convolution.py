@@ -34,7 +34,8 @@ def draw(*shape: int, dtype: str = "float64") -> jax.Array:
   [
     (12, 8, 3, 1),
     (12, 8, 3, 2),
-    (12, 8, 7, 2),  # as are those below, what comes out is smaller than the kernel
+    (5, 2, 3, 1),
+    (12, 8, 7, 2),  # here and below, what comes out has fewer pixels than the kernel
     (4, 2, 3, 1),
     (1, 1, 3, 1),
     (8, 4, 3, 2),
@@ -75,7 +76,9 @@ def test_layer_takes_it_where_it_pays(
 
 
 @pytest.mark.parametrize(("height", "width", "stride"), [(4, 2, 1), (8, 4, 2)])
-def test_a_map_smaller_than_the_kernel_is_left_to_no_loop(height: int, width: int, stride: int):
+def test_a_map_with_fewer_pixels_than_the_kernel_is_left_to_no_loop(
+  height: int, width: int, stride: int
+):
   layer = Conv(16, 16, 3, stride=stride, dtype=jnp.float32, rngs=nnx.Rngs(params=0))
   x = draw(8, height, width, 16, dtype="float32")
   assert " convolution(" not in hlo(jax.grad(lambda x: jnp.square(layer(x)).sum()), x)

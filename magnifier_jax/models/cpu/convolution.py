@@ -44,7 +44,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, by_library: Convoluti
   Returns:
     [B, H/stride, W/stride, F].
   """
-  if _is_smaller_than_kernel(x, kernel, stride):
+  if _has_fewer_pixels(x, kernel, stride):
     return _as_product(x, kernel, stride)
   pays = _winograd_pays(x, kernel, stride, least_features=64)
   return winograd.convolve(x, kernel) if pays else by_library(x, kernel)
@@ -60,7 +60,7 @@ def _convolve_backward(
   stride: int, by_library: Convolution, saved: tuple[jax.Array, jax.Array], grad: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   x, kernel = saved
-  if _is_smaller_than_kernel(x, kernel, stride):
+  if _has_fewer_pixels(x, kernel, stride):
     return jax.vjp(functools.partial(_as_product, stride=stride), x, kernel)[1](grad)
   # With 64 features the gradients would gain 8 %, and 16 MB at batch 8 where a step needs the most.
   if _winograd_pays(x, kernel, stride, least_features=128):
@@ -72,8 +72,8 @@ def _convolve_backward(
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _is_smaller_than_kernel(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
-  """Whether the map that comes out is, by pixels; the gradient of x is convolved from that."""
+def _has_fewer_pixels(x: jax.Array, kernel: jax.Array, stride: int) -> bool:
+  """Whether the output, from which x's gradient is convolved, has fewer pixels than the kernel."""
   height, width = (side // stride for side in x.shape[1:3])
   return height * width < kernel.shape[0] ** 2
 
